@@ -1,0 +1,56 @@
+# Every target runs in .venv, which `setup` makes and keeps up to date.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# The stamp is newer than pyproject.toml only after an installation that succeeded.
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+.PHONY: setup
+setup: $(STAMP) ## Create .venv with the package and its development tools
+
+.PHONY: test
+test: setup ## Run all tests
+	$(BIN)/python -m pytest
+
+.PHONY: coverage
+coverage: setup ## Run all tests and report branch coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+.PHONY: check
+check: setup ## Lint, check format, types, import rules and spelling
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+.PHONY: format
+format: setup ## Format the code and sort its imports
+	$(BIN)/ruff check --fix-only --select I
+	$(BIN)/ruff format
+
+.PHONY: demo
+demo: setup ## Run the demonstration
+	$(BIN)/python -m demo
+
+.PHONY: clean
+clean: ## Remove .venv, caches and reports
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis \
+	    .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find proto server client tests -name __pycache__ -type d -prune -exec rm -rf {} +

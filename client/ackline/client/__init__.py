@@ -1,0 +1,1 @@
+"""The Ackline client: an asyncio library and the `ackline` command."""

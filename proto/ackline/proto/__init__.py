@@ -1,0 +1,1 @@
+"""The Ackline protocol: no socket, task, clock or randomness."""

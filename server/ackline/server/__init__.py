@@ -1,0 +1,1 @@
+"""The Ackline server: asyncio TCP, stores, sources, sinks and metrics."""
