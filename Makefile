@@ -19,6 +19,7 @@ $(STAMP): pyproject.toml
 
 .PHONY: setup
 setup: $(STAMP) ## Create .venv with the package and its development tools
+	@:
 
 .PHONY: test
 test: setup ## Run all tests
