@@ -149,14 +149,14 @@ class Batch(Struct, frozen=True, gc=False):
         """
         if self.special:
             return self._special_events(kinds, start_id)
-        words = unpack_from(f">{self.entries}I", self.payload, _WORD)
+        words = _words(self.payload, self.entries)
         first, at = self.first_id, self._bodies_at
         if start_id is not None and start_id > first:
             skipped = min(start_id - first, self.count)
             at += _lengths(words[:skipped])
             words, first = words[skipped:], first + skipped
-        # 9.6 M events/s of 64 B on one core, 7.5 with kinds; maps over slices reached
-        # 7.1, and one `struct` format a batch would be cached for every batch.
+        # Batches of 1,000 events of 64 B: 9 M events/s on one core, 7 M with kinds;
+        # maps over slices reached 7, and `struct` keeps each format of varying lengths.
         payload = self.payload
         found: list[Event | Gap] = []
         append = found.append
@@ -210,7 +210,7 @@ class Batch(Struct, frozen=True, gc=False):
             return self._special_tail(from_id)
         skipped = from_id - self.first_id
         entries_at = _WORD + skipped * _WORD
-        words = unpack_from(f">{skipped}I", self.payload, _WORD)
+        words = _words(self.payload, skipped)
         view = memoryview(self.payload)
         left = self.entries - skipped
         payload = b"".join(
@@ -237,7 +237,7 @@ class Batch(Struct, frozen=True, gc=False):
         entries = min(entries, self.entries, (size - _WORD) // _WORD)
         if entries < 1:
             return None
-        words = unpack_from(f">{entries}I", self.payload, _WORD)
+        words = _words(self.payload, entries)
         bodies = 0
         for taken, word in enumerate(words):
             length = word & _LENGTH_MASK
@@ -266,7 +266,7 @@ class Batch(Struct, frozen=True, gc=False):
             last = max(first, min(until_id - self.first_id, last))
         if not first and last == self.entries:
             return self.columns(), self.bodies()
-        words = unpack_from(f">{last}I", self.payload, _WORD)
+        words = _words(self.payload, last)
         begin = _lengths(words[:first])
         end = begin + _lengths(words[first:])
         return (
@@ -304,7 +304,7 @@ class Batch(Struct, frozen=True, gc=False):
     def _items(self) -> Iterator[tuple[int, bytes]]:
         """Yield kind and body of every entry."""
         at = self._bodies_at
-        for word in unpack_from(f">{self.entries}I", self.payload, _WORD):
+        for word in _words(self.payload, self.entries):
             end = at + (word & _LENGTH_MASK)
             yield word >> 24, self.payload[at:end]
             at = end
@@ -385,7 +385,9 @@ class Batch(Struct, frozen=True, gc=False):
 def encode_batch(
     first_id: int, bodies: Sequence[bytes], kinds: Sequence[int] | None = None
 ) -> Batch:
-    """Return a batch of events: 37 M events/s of 64 B on one core, 10 M with kinds.
+    """Return a batch of events.
+
+    Batches of 1,000 events of 64 B: 38 M events/s on one core, 11 M with kinds.
 
     Args:
         first_id: Id of the first event.
@@ -497,7 +499,9 @@ def merge(batches: Sequence[Batch]) -> Batch:
 def parse_batch(
     first_id: int, payload: bytes, *, special: bool, crc: int | None = None
 ) -> Batch:
-    """Return the batch in the payload of an EVENTS frame: 50 M events/s on one core.
+    """Return the batch in the payload of an EVENTS frame.
+
+    Batches of 1,000 events: 42 M events/s on one core, 26 M with kinds.
 
     Whether kinds have names is not known here; see `Batch.check_kinds`.
 
@@ -516,7 +520,7 @@ def parse_batch(
     bodies_at = _WORD + entries * _WORD
     if size < _WORD or not entries or bodies_at > size:
         raise _bad(f"a batch of {size} bytes cannot have {entries} entries")
-    words = unpack_from(f">{entries}I", payload, _WORD)
+    words = _words(payload, entries)
     # The kinds in one slice: then the lengths need no mask each.
     kinds = payload[_WORD:bodies_at:_WORD]
     length = sum(words) - (sum(kinds) << 24)
@@ -538,6 +542,11 @@ def parse_batch(
 
 def _bad(text: str) -> ProtocolViolation:
     return ProtocolViolation(Code.BAD_FRAME, text)
+
+
+def _words(payload: bytes, entries: int) -> tuple[int, ...]:
+    """Return the first entries of a payload."""
+    return unpack_from(f">{entries}I", payload, _WORD)
 
 
 def _lengths(words: Iterable[int]) -> int:
