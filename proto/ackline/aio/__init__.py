@@ -1,0 +1,7 @@
+"""The asyncio pump between a socket and a connection core, for server and client."""
+
+from __future__ import annotations
+
+from ackline.aio.pump import Pump, ScratchPool
+
+__all__ = ["Pump", "ScratchPool"]

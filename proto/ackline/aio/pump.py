@@ -1,0 +1,227 @@
+"""Moves bytes between a transport and a `Connection`, and nothing else.
+
+What is read goes straight into the place the core names; what is written is pulled from
+the core only when the transport has taken everything before it, so that at most one
+fragment waits below the core's scheduler (SPEC.md §21).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Protocol, cast
+
+from ackline.proto.reader import scratch_buffer
+
+if TYPE_CHECKING:
+    from ackline.proto.connection import Connection
+
+__all__ = ["Owner", "Pump", "ScratchPool"]
+
+FRAGMENTS_A_TURN = 4
+"""Writes in one turn of the event loop: about 1 MiB, well below a millisecond, before
+other connections and reads have their turn."""
+
+NOTSENT_LOWAT = 256 * 2**10
+"""Unsent bytes the kernel may hold: one fragment. Without this a token would wait
+behind megabytes of a file in the socket buffer."""
+
+LINGER_SECONDS = 2.0
+"""Seconds a closing connection has to write its last ERROR."""
+
+
+class ScratchPool:
+    """The read buffers of this process: one for each event loop."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[int, memoryview] = {}
+
+    def for_loop(self, loop: asyncio.AbstractEventLoop) -> memoryview:
+        """Return the buffer that all connections of a loop share."""
+        return self._buffers.setdefault(id(loop), scratch_buffer())
+
+
+class Owner(Protocol):
+    """Who a pump belongs to."""
+
+    def pump_made(self, pump: Pump) -> Connection:
+        """Return the core for a connection that was just made."""
+        ...
+
+    def pump_lost(self, pump: Pump, error: Exception | None) -> None:
+        """Take note that the socket is closed; the core knows already."""
+        ...
+
+
+class Pump(asyncio.BufferedProtocol):
+    """One socket and its core.
+
+    Args:
+        owner: makes the core, and is told of the end.
+
+    Attributes:
+        core: the connection; set once the socket is connected.
+        peer: address of the other side, for logs.
+    """
+
+    core: Connection
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._blocked = False
+        self._unwritten = 0
+        self._scheduled = False
+        self._flushing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._reading = True
+        self._closing = False
+        self.peer = ""
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The transport, once connected."""
+        assert self._transport is not None
+        return self._transport
+
+    def on_output(self) -> None:
+        """Write soon: for the core."""
+        if not self._scheduled and not self._flushing:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def close(self) -> None:
+        """Write what the core has left, then close."""
+        if self._transport is not None and not self._closing:
+            self._closing = True
+            self._turn()
+            self._transport.close()
+            self._loop.call_later(LINGER_SECONDS, self.abort)
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast("asyncio.Transport", transport)
+        # Everything that the kernel does not take at once counts as blocked.
+        self._transport.set_write_buffer_limits(high=0)
+        _tune(transport.get_extra_info("socket"))
+        name = transport.get_extra_info("peername")
+        self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
+        self.core = self._owner.pump_made(self)
+        self._arm()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where to read to."""
+        return self.core.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        core = self.core
+        core.received(nbytes, self._loop.time())
+        self._follow_reading()
+        if core.closing:
+            self.on_output()
+
+    def eof_received(self) -> None:
+        """Close: a half-closed connection is of no use."""
+
+    def pause_writing(self) -> None:
+        """Stop pulling from the core."""
+        self._blocked = True
+        self.core.output_blocked(self._loop.time())
+
+    def resume_writing(self) -> None:
+        """Go on pulling."""
+        self._blocked = False
+        self.core.output_taken(self._loop.time(), self._unwritten)
+        self._turn()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._transport = None
+        self.core.lost()
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self._owner.pump_lost(self, exc)
+
+    # Private
+
+    def _turn(self) -> None:
+        """Write what the core has, within this turn's budget."""
+        self._scheduled = False
+        transport = self._transport
+        if transport is None or self._flushing:
+            return
+        core = self.core
+        self._flushing = True
+        try:
+            for _ in range(FRAGMENTS_A_TURN):
+                if self._blocked:
+                    break
+                parts = core.data_to_send(self._loop.time())
+                if not parts:
+                    break
+                self._unwritten = sum(map(len, parts))
+                transport.writelines(parts)
+                if not self._blocked and self._unwritten >= core.fragment:
+                    core.output_free()
+            else:
+                self._scheduled = True
+                self._loop.call_soon(self._turn)
+        finally:
+            self._flushing = False
+        self._follow_reading()
+        if core.closing and not self._blocked:
+            self.close()
+        elif not self._scheduled:
+            self._arm()
+
+    def _follow_reading(self) -> None:
+        reading = self.core.reading
+        if reading != self._reading and self._transport is not None:
+            self._reading = reading
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _arm(self) -> None:
+        """Have one timer, no later than the core asks for.
+
+        It is moved forward only when it fires: an active connection postpones its
+        heartbeat with every byte, and that must cost nothing.
+        """
+        if self._transport is None:
+            return
+        when = self.core.next_timeout()
+        timer = self._timer
+        if timer is not None and not timer.cancelled() and timer.when() <= when:
+            return
+        if timer is not None:
+            timer.cancel()
+        self._timer = self._loop.call_at(when, self._timeout)
+
+    def _timeout(self) -> None:
+        self._timer = None
+        self.core.handle_timeout(self._loop.time())
+        if not self._scheduled:
+            self._arm()
+
+
+def _tune(sock: socket.socket | None) -> None:
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    lowat = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if lowat is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, lowat, NOTSENT_LOWAT)

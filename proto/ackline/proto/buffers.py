@@ -1,0 +1,45 @@
+"""Reused buffers for chunks.
+
+A fresh buffer of several megabytes costs a page fault for every 4 KiB on first use;
+reusing one costs nothing.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BufferPool"]
+
+MAX_IDLE_BYTES = 16 * 2**20
+"""Bytes kept for reuse: four chunks of the default size, enough for one transfer at
+full speed; more would only be memory that an idle server holds."""
+
+MIN_POOLED = 64 * 2**10
+"""Smaller buffers are cheaper to allocate than to keep."""
+
+
+class BufferPool:
+    """Hands out writable buffers and takes them back."""
+
+    __slots__ = ("_idle", "_idle_bytes")
+
+    def __init__(self) -> None:
+        self._idle: dict[int, list[bytearray]] = {}
+        self._idle_bytes = 0
+
+    def take(self, size: int) -> memoryview:
+        """Return a writable buffer of exactly `size` bytes, contents undefined."""
+        idle = self._idle.get(size)
+        if idle:
+            self._idle_bytes -= size
+            return memoryview(idle.pop())
+        return memoryview(bytearray(size))
+
+    def give(self, view: memoryview) -> None:
+        """Take a buffer back that nobody uses any more."""
+        buffer = view.obj
+        if not isinstance(buffer, bytearray):
+            return
+        size = len(buffer)
+        if size < MIN_POOLED or self._idle_bytes + size > MAX_IDLE_BYTES:
+            return
+        self._idle_bytes += size
+        self._idle.setdefault(size, []).append(buffer)

@@ -1,0 +1,475 @@
+"""The receiving half of a chunk stream (SPEC.md §10, §13)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ackline.proto.checksums import combine
+from ackline.proto.errors import Code, ProtocolViolation
+from ackline.proto.limits import MAX_CHUNKS, MAX_RANGES
+from ackline.proto.messages import Durability, Proof
+from ackline.proto.notices import ChunkParked, ChunkReceived
+from ackline.proto.receiver import Receiver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ackline.proto.buffers import BufferPool
+    from ackline.proto.stream import Stream
+    from ackline.proto.windows import Budget
+
+__all__ = ["ChunkReceiver"]
+
+MAX_WINDOW_CHUNKS = 4
+"""Chunks a stream may have on the way at once: one being received, one being written,
+one being synced, one to spare. More was not faster and costs memory."""
+
+
+class OpenChunk:
+    """A chunk that is being received, from byte `start` on."""
+
+    __slots__ = ("crc", "data", "duplicate", "filled", "fragment", "index", "start")
+
+    def __init__(
+        self,
+        index: int,
+        *,
+        start: int,
+        crc: int,
+        data: memoryview | None,
+        duplicate: bool,
+    ) -> None:
+        self.index = index
+        self.start = start
+        self.crc = crc
+        self.data = data
+        self.duplicate = duplicate
+        self.fragment = 0
+        self.filled = 0
+
+
+class ChunkReceiver(Receiver):
+    """Puts fragments together and hands whole chunks to whoever stores them.
+
+    Every `ChunkReceived` is answered with `chunk_stored()` or `chunk_refused()`, every
+    `ChunkParked` with `chunk_parked()`.
+
+    Args:
+        stream: whose half this is.
+        pool: buffers for chunks.
+        budget: memory for windows.
+        chunk_size: bytes.
+        size: bytes of all chunks, or None while not known.
+        durability: what an ACK promises.
+        max_chunks: the largest window.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        pool: BufferPool,
+        budget: Budget,
+        chunk_size: int,
+        size: int | None,
+        durability: Durability,
+        max_chunks: int = MAX_WINDOW_CHUNKS,
+    ) -> None:
+        super().__init__(stream, budget=budget, durability=durability)
+        self.pool = pool
+        self.chunk_size = chunk_size
+        self.size = size
+        self.ready = False
+        self.crc = 0
+        self._prefix = 0
+        self._prefix_bytes = 0
+        self._max_chunks = max_chunks
+        self._window_chunks = 1
+        self._stored_crcs: dict[int, tuple[int, int]] = {}
+        self._storing: dict[int, tuple[int, int]] = {}
+        self._next = 0
+        self._open: OpenChunk | None = None
+        self._held: tuple[int, int, int] = (-1, 0, 0)
+        self._parking = 0
+        self._resync = False
+        self._short: int | None = None
+        self._early: list[ChunkReceived] = []
+
+    # What is there already
+
+    def restore(self, chunks: Mapping[int, tuple[int, int]], *, held: int = 0) -> None:
+        """Begin from what the disk holds: index to (length, CRC-32C).
+
+        Data that came before this (SPEC.md §9.2, early data) is handed out now.
+        """
+        self._stored_crcs = {i: (crc, length) for i, (length, crc) in chunks.items()}
+        self._advance()
+        early, self._early = self._early, []
+        if not early and self._open is None:
+            self._next = self._first_missing()
+        self.ready = True
+        for notice in early:
+            self._hand_over(notice)
+
+    def restore_held(self, index: int, size: int, crc: int) -> None:
+        """Say which bytes of an incomplete chunk are on disk."""
+        self._held = (index, size, crc)
+
+    # Frames
+
+    def place_for(self, index: int, fragment: int, length: int) -> memoryview | None:
+        """Return where the body of a fragment belongs, if it may be written there."""
+        chunk = self._open
+        if fragment == 0 and chunk is None:
+            grant = self.grant
+            if (
+                not self._expected(index)
+                or grant.bytes + length > grant.limit_bytes
+                or grant.units >= grant.limit_units
+            ):
+                return None
+            chunk = self._begin(index)
+        if (
+            chunk is None
+            or chunk.data is None
+            or chunk.index != index
+            or chunk.fragment != fragment
+            or chunk.filled + length > len(chunk.data)
+        ):
+            return None
+        return chunk.data[chunk.filled : chunk.filled + length]
+
+    def fragment(
+        self,
+        index: int,
+        fragment: int,
+        payload: memoryview,
+        crc: int,
+        *,
+        last: bool,
+        in_place: bool,
+    ) -> None:
+        """Take one checked CHUNK frame.
+
+        Raises:
+            ProtocolViolation: it is out of place or beyond the window.
+        """
+        size = len(payload)
+        chunk = self._open
+        self._take_credit(int(fragment == 0), size)
+        if chunk is None:
+            if self._ignored(index, fragment):
+                self._settle(size)
+                return
+            if fragment != 0:
+                raise self._misplaced(index, f"begins with fragment {fragment}")
+            chunk = self._begin(index, whole=size if last else None)
+        if chunk.index != index or chunk.fragment != fragment:
+            raise self._misplaced(
+                index,
+                f"fragment {fragment} came, fragment {chunk.fragment} of chunk"
+                f" {chunk.index} was next",
+            )
+        if size == 0 or chunk.start + chunk.filled + size > self.length_of(index):
+            raise self._misplaced(index, "is empty or longer than agreed")
+        if chunk.data is not None and not in_place:
+            chunk.data[chunk.filled : chunk.filled + size] = payload
+        first = chunk.start + chunk.filled == 0
+        chunk.crc = crc if first else combine(chunk.crc, crc, size)
+        chunk.filled += size
+        chunk.fragment += 1
+        if last:
+            self._open = None
+            self._complete(chunk)
+
+    def length_of(self, index: int) -> int:
+        """Return the most bytes the chunk may have."""
+        if self.size is None:
+            return self.chunk_size
+        return min(self.chunk_size, self.size - index * self.chunk_size)
+
+    # From the store
+
+    def chunk_stored(self, notice: ChunkReceived) -> None:
+        """State that a chunk is kept as `durability` promises."""
+        crc, length = self._storing.pop(notice.index, (notice.crc, notice.length))
+        self._stored_crcs[notice.index] = (crc, length)
+        if notice.data is not None:
+            self.pool.give(notice.data)
+        self._advance()
+        self.consumed = self.stored
+        if self._window_chunks < self._max_chunks:
+            self._window_chunks += 1
+        self._settle(notice.length - notice.offset)
+        self.stream.stored_moved(self.stored)
+        self.stream.ack_due()
+
+    def chunk_refused(
+        self, notice: ChunkReceived, *, code: int, retry_after: float
+    ) -> None:
+        """State that a chunk could not be kept; the sender tries again later."""
+        self._storing.pop(notice.index, None)
+        if notice.data is not None:
+            self.pool.give(notice.data)
+        self.retry_after, self.retry_code = retry_after, code
+        self.rewind_due = self._resync = True
+        if self._open is not None:
+            dropped, self._open = self._open, None
+            self._settle(dropped.filled)
+        self._held = (-1, 0, 0)
+        self.end = self.end_number = None
+        self._next = self._first_missing()
+        self._settle(notice.length - notice.offset)
+        self.stream.ack_due()
+
+    def chunk_parked(self, notice: ChunkParked, *, kept: bool) -> None:
+        """State that the bytes of an incomplete chunk are on disk, or lost."""
+        self._parking -= 1
+        if not kept and self._held[0] == notice.index:
+            self._held = (-1, 0, 0)
+        self.pool.give(notice.data)
+
+    @property
+    def wanted(self) -> int:
+        """The first chunk that is neither stored nor being stored."""
+        return self._first_missing()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something received is not yet stored or refused."""
+        return bool(self._storing) or self._parking > 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the END is in and every chunk before it stored."""
+        return self.end_number is not None and self.stored >= self.end_number
+
+    def chunks(self) -> dict[int, tuple[int, int]]:
+        """Return index to (CRC-32C, length) of what is stored."""
+        return self._stored_crcs
+
+    # Receiver
+
+    def detach(self) -> None:
+        """Stop; an incomplete chunk is parked, so that its memory is free."""
+        super().detach()
+        chunk, self._open = self._open, None
+        self._resync = False
+        if chunk is not None and chunk.filled and chunk.data is not None:
+            self._held = (chunk.index, chunk.start + chunk.filled, chunk.crc)
+            if self.ready:
+                self._parking += 1
+                self.stream.notice(
+                    ChunkParked(
+                        stream=self.stream,
+                        index=chunk.index,
+                        offset=chunk.start,
+                        data=chunk.data,
+                        size=chunk.filled,
+                    )
+                )
+            else:
+                self._held = (-1, 0, 0)
+        for notice in self._early:
+            self._storing.pop(notice.index, None)
+        self._early.clear()
+        self._next = self._first_missing()
+
+    def attach(self) -> None:
+        """Begin an attachment at the first chunk that is missing."""
+        self._next = self._first_missing()
+        if self._held[0] != self._next:
+            self._held = (-1, 0, 0)
+        super().attach()
+
+    def agreed(self, chunk_size: int, size: int) -> None:
+        """Client: take what OPENED says of an object to fetch."""
+        self.chunk_size, self.size = chunk_size, size
+
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """Return the lowest stored ranges beyond `stored`."""
+        found: list[tuple[int, int]] = []
+        for index in sorted(i for i in self._stored_crcs if i > self.stored):
+            if found and found[-1][1] == index:
+                found[-1] = (found[-1][0], index + 1)
+            elif len(found) == MAX_RANGES:
+                break
+            else:
+                found.append((index, index + 1))
+        return tuple(found)
+
+    def held(self) -> tuple[int, int]:
+        """Return bytes of the incomplete chunk `stored`, and their CRC."""
+        index, size, crc = self._held
+        return (size, crc) if index == self.stored else (0, 0)
+
+    def proof(self) -> Proof | None:
+        """Return the proof over all chunks before `stored`."""
+        position = self._prefix
+        return Proof(
+            base=0,
+            position=position,
+            bytes=self._prefix_bytes,
+            lengths_crc=0,
+            bodies_crc=self.crc,
+        )
+
+    def whole(self) -> tuple[int, int]:
+        """Return (size, CRC-32C) of the stored prefix."""
+        return self._prefix_bytes, self.crc
+
+    # Private
+
+    def _advance(self) -> None:
+        while (known := self._stored_crcs.get(self._prefix)) is not None:
+            crc, length = known
+            self.crc = combine(self.crc, crc, length)
+            self._prefix_bytes += length
+            self._prefix += 1
+        if self._prefix > self.stored:
+            self.stored = self.consumed = self._prefix
+
+    def _first_missing(self) -> int:
+        return self._after(self._prefix)
+
+    def _after(self, index: int) -> int:
+        while index in self._stored_crcs or index in self._storing:
+            index += 1
+        return index
+
+    def _expected(self, index: int) -> bool:
+        return index == self._next and not self._resync
+
+    def _ignored(self, index: int, fragment: int) -> bool:
+        """After REWIND, drop what was on its way until the first missing one comes."""
+        if not self._resync:
+            return False
+        if index == self._next and fragment == 0:
+            self._resync = False
+            return False
+        return True
+
+    def _begin(self, index: int, *, whole: int | None = None) -> OpenChunk:
+        if index > self._next or self.end is not None:
+            raise self._misplaced(index, f"chunk {self._next} was expected")
+        if index >= self._limit():
+            raise self._misplaced(index, "is beyond the size that was agreed")
+        duplicate = index < self._next
+        start, crc = 0, 0
+        if not duplicate and self._held[0] == index:
+            _index, start, crc = self._held
+        data = None
+        if not duplicate:
+            # A chunk in one small fragment gets exactly its size, not a whole buffer.
+            size = self.length_of(index) - start if whole is None else whole
+            data = self.pool.take(size)
+        self._open = OpenChunk(
+            index, start=start, crc=crc, data=data, duplicate=duplicate
+        )
+        return self._open
+
+    def _limit(self) -> int:
+        if self._short is not None:
+            return self._short + 1
+        return MAX_CHUNKS if self.size is None else -(-self.size // self.chunk_size)
+
+    def _complete(self, chunk: OpenChunk) -> None:
+        length = chunk.start + chunk.filled
+        if length < self.length_of(chunk.index):
+            if self.size is not None:
+                raise self._misplaced(chunk.index, "is shorter than agreed")
+            self._short = chunk.index
+        if chunk.duplicate:
+            self._settle(chunk.filled)
+            self._compare(chunk.index, chunk.crc, length)
+            return
+        assert chunk.data is not None
+        self._held = (-1, 0, 0)
+        self.received_units += 1
+        self._storing[chunk.index] = (chunk.crc, length)
+        self._next = self._after(chunk.index + 1)
+        self.stream.unit_moved()
+        data = chunk.data
+        if len(data) > chunk.filled:
+            data = data[: chunk.filled]
+        self._hand_over(
+            ChunkReceived(
+                stream=self.stream,
+                index=chunk.index,
+                offset=chunk.start,
+                data=data,
+                length=length,
+                crc=chunk.crc,
+            )
+        )
+
+    def _hand_over(self, notice: ChunkReceived) -> None:
+        if not self.ready:
+            self._early.append(notice)
+            return
+        known = self._stored_crcs.get(notice.index)
+        if known is not None:  # early data of an upload that was there before
+            self._storing.pop(notice.index, None)
+            self._settle(notice.length - notice.offset)
+            self._compare(notice.index, notice.crc, notice.length)
+            return
+        self.stream.notice(notice)
+
+    def _compare(self, index: int, crc: int, length: int) -> None:
+        self.duplicates += 1
+        known = self._stored_crcs.get(index) or self._storing.get(index)
+        if known is not None and known != (crc, length):
+            self.stream.conflict(index)
+        else:
+            self.stream.ack_due()
+
+    def _top_up(self) -> None:
+        """Grant whole chunks, first from the budget, then in turn."""
+        grant = self.grant
+        remaining = self._remaining()
+        while self._settled + self._window_bytes() > grant.limit_bytes:
+            size = min(self.chunk_size, remaining - (grant.limit_bytes - grant.bytes))
+            if size <= 0 or self._queued or self.stream.ended:
+                return
+            first = grant.limit_bytes - self._settled < size
+            if not self.budget.take(size, spare=not first):
+                if first:
+                    self._queued = True
+                    self.budget.wait(size, self._served)
+                return
+            self._promised += size
+            grant.limit_bytes += size
+            grant.limit_units += 1
+            self.stream.ack_due()
+
+    def _served(self) -> None:
+        self._queued = False
+        if self.stream.connection is not None:
+            self._top_up()
+
+    def _window_bytes(self) -> int:
+        return self._window_chunks * self.chunk_size
+
+    def _remaining(self) -> int:
+        """Bytes that may still come, as far as the size is known."""
+        if self.end is not None:
+            return 0
+        if self.size is None:
+            return 2**62
+        held = self.held()[0]
+        chunk = self._open
+        partial = 0 if chunk is None else chunk.start + chunk.filled
+        done = self._next * self.chunk_size
+        return max(0, self.size - done - (partial or held))
+
+    def _check_end(self, number: int) -> None:
+        if self._open is not None or number != self._next:
+            raise ProtocolViolation(
+                Code.BAD_FRAME,
+                f"END as unit {number}, chunk {self._next} was expected",
+            )
+
+    def _misplaced(self, index: int, why: str) -> ProtocolViolation:
+        return ProtocolViolation(
+            Code.BAD_FRAME, f"chunk {index} of stream {self.stream.id}: {why}"
+        )

@@ -1,0 +1,385 @@
+"""The sending half of a chunk stream: a file or object, cut up (SPEC.md §10)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ackline.proto.checksums import combine, crc32c
+from ackline.proto.errors import Code, ProtocolViolation
+from ackline.proto.frames import LAST, FrameType, pack_header
+from ackline.proto.sender import Sender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ackline.proto.messages import Ack, End, Standing
+    from ackline.proto.stream import Stream
+
+__all__ = ["READ_AHEAD", "ChunkSender", "Load"]
+
+READ_AHEAD = 2
+"""Chunks asked for and not yet sent: one to send while the next is read."""
+
+
+class Load:
+    """One chunk in memory, from the loader to the last fragment."""
+
+    __slots__ = ("crc", "data", "fragment", "index", "release", "sent")
+
+    def __init__(
+        self, index: int, data: memoryview, release: Callable[[], None] | None
+    ) -> None:
+        self.index = index
+        self.data = data
+        self.release = release
+        self.sent = 0
+        self.fragment = 0
+        self.crc = 0
+
+
+class ChunkSender(Sender):
+    """Sends chunks that a loader supplies on demand.
+
+    `wanted()` names the chunks to load, `supply()` brings each one whole and in any
+    order. What must be sent again is asked for again: the file is the replay buffer.
+
+    Args:
+        stream: whose half this is.
+        chunk_size: bytes.
+        size: bytes of all chunks, or None until `finish()` says.
+        position: chunk index to begin with; the chunks before it are there.
+        priority: 0 (first) to 7.
+
+    Attributes:
+        crc: CRC-32C of everything below `prefix_units`.
+        prefix_units: chunks whose bytes are part of `crc`.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        chunk_size: int,
+        size: int | None,
+        priority: int,
+        position: int = 0,
+    ) -> None:
+        super().__init__(stream, priority=priority, position=position)
+        self.chunk_size = chunk_size
+        self.size = size
+        self.crc = 0
+        self.prefix_units = 0
+        self._prefix_bytes = 0
+        self._crcs: dict[int, tuple[int, int]] = {}
+        self._next_index = position
+        self._ranges: list[tuple[int, int]] = []
+        self._held = 0
+        self._held_crc = 0
+        self._loading: deque[int] = deque()
+        self._loaded: dict[int, Load] = {}
+        self._open: Load | None = None
+        self._count_known = None if size is None else -(-size // chunk_size)
+
+    # Loading
+
+    @property
+    def total(self) -> int | None:
+        """Number of chunks, if known."""
+        return self._count_known
+
+    def length_of(self, index: int) -> int:
+        """Return the bytes of a chunk, by the size as far as it is known."""
+        if self.size is None:
+            return self.chunk_size
+        return min(self.chunk_size, self.size - index * self.chunk_size)
+
+    def wanted(self) -> int | None:
+        """Return the index of a chunk to load now, each only once, or None.
+
+        Call again after `supply()` and whenever the stream moved.
+        """
+        connection = self.stream.connection
+        if (
+            connection is None
+            or not self._attached
+            or self.stream.ended
+            or self.stream.cancelling
+            or self.end is not None
+        ):
+            return None
+        ahead = len(self._loading) + len(self._loaded) + (self._open is not None)
+        if ahead >= READ_AHEAD:
+            return None
+        index = self._next_index
+        while index in self._loaded or index in self._loading or self._skips(index):
+            index += 1
+        if self._count_known is not None and index >= self._count_known:
+            return None
+        # Only what the receiver has room for: a thousand streams that wait for their
+        # first window must not hold a chunk in memory each.
+        waiting = len(self._loading) + len(self._loaded)
+        size = self.length_of(index) - (self._held if self._is_held(index) else 0)
+        if not self.window.fits(waiting + 1, waiting * self.chunk_size + size):
+            return None
+        self._loading.append(index)
+        return index
+
+    def supply(
+        self,
+        index: int,
+        data: memoryview,
+        release: Callable[[], None] | None = None,
+    ) -> None:
+        """Bring a chunk that was wanted.
+
+        Args:
+            index: of the chunk.
+            data: all its bytes; must not change until `release` is called.
+            release: called once the bytes have been written.
+        """
+        if index not in self._loading:  # no longer wanted: rewound or ended meanwhile
+            if release is not None:
+                release()
+            return
+        self._loading.remove(index)
+        self._loaded[index] = Load(index, data, release)
+        self.wake()
+
+    def move(self, position: int, *, held: int = 0, held_crc: int = 0) -> None:
+        """Go on at a chunk, of which the receiver holds `held` bytes: for a server."""
+        self._drop()
+        self.stored = self._next_index = position
+        self._highest = max(self._highest, position)
+        self._ranges = []
+        self._held, self._held_crc = held, held_crc
+        self._extend_prefix()
+
+    def known(self, index: int, crc: int, length: int) -> None:
+        """State the CRC of a chunk that is not sent, because the receiver has it."""
+        self._crcs[index] = (crc, length)
+        self._extend_prefix()
+
+    def known_prefix(self, units: int, crc: int, size: int) -> None:
+        """State the CRC of all chunks before `units` at once."""
+        self.prefix_units, self.crc, self._prefix_bytes = units, crc, size
+        self._extend_prefix()
+
+    def finish(self, end: End) -> None:
+        """Send END after the last chunk that was supplied.
+
+        Nothing more is loaded. With a size that is not known before, `end.size` is it.
+        """
+        if self.end is not None:
+            return
+        self.end = end
+        last = max((*self._loaded, self._open.index if self._open else -1), default=-1)
+        if self._count_known is None or end.intent != 1:
+            self._count_known = max(last + 1, self._next_index)
+        self._loading.clear()
+        self.wake()
+
+    # Sender
+
+    def opened_early(self, standing: Standing) -> None:
+        """Take OPENED after data was sent without waiting for it (SPEC.md §9.2)."""
+        self._ranges = [(a, b) for a, b in standing.ranges]
+        self.stored = max(self.stored, standing.position)
+        self._highest = max(
+            self._highest, standing.position, *(end for _first, end in self._ranges)
+        )
+        self.limits(standing.limit_units, standing.limit_bytes)
+        self.stream.wants_chunk()
+
+    def detach(self) -> None:
+        """Stop; what was loaded is dropped and will be loaded again."""
+        super().detach()
+        self._drop()
+
+    def _drop(self) -> None:
+        loads = [*self._loaded.values()]
+        if self._open is not None:
+            loads.append(self._open)
+        # A fragment may still lie in the transport: these buffers are not reused.
+        self._open = None
+        self._loaded.clear()
+        self._loading.clear()
+
+    def _skips(self, index: int) -> bool:
+        return index < self.stored or any(a <= index < b for a, b in self._ranges)
+
+    def _next(self, limit: int) -> list[bytes | memoryview] | None:
+        if self._open is None and not self._begin():
+            if (
+                self.end is not None
+                and not self.end_sent
+                and self._count_known is not None
+                and self._next_index >= self._count_known
+            ):
+                return self._end_frame(self._count_known)
+            return None
+        return self._continue_begun(limit)
+
+    def _begin(self) -> bool:
+        while self._skips(self._next_index):
+            self._next_index += 1
+        load = self._loaded.get(self._next_index)
+        if load is None:
+            self.stream.wants_chunk()
+            return False
+        held = self._held if self._is_held(load.index) else 0
+        if not self._room(1, len(load.data) - held):
+            return False
+        if held:
+            load.sent = held
+            load.crc = crc32c(load.data[:held])
+            if load.crc != self._held_crc:
+                self.stream.broken(
+                    Code.PROOF_MISMATCH,
+                    f"the receiver holds other bytes of chunk {load.index}",
+                )
+                return False
+            self._held = 0
+        self._reserve(1, len(load.data) - held)
+        del self._loaded[load.index]
+        self._open = load
+        return True
+
+    def _is_held(self, index: int) -> bool:
+        return self._held > 0 and index == self.stored
+
+    def _continue_begun(self, limit: int) -> list[bytes | memoryview] | None:
+        load = self._open
+        if load is None:
+            return None
+        connection = self.stream.connection
+        assert connection is not None
+        part = load.data[load.sent : load.sent + min(limit, connection.peer_payload)]
+        size = len(part)
+        crc = crc32c(part)
+        load.crc = combine(load.crc, crc, size) if load.sent else crc
+        load.sent += size
+        last = load.sent == len(load.data)
+        header = pack_header(
+            FrameType.CHUNK,
+            LAST if last else 0,
+            load.fragment,
+            self.stream.id,
+            load.index,
+            size,
+            crc,
+        )
+        load.fragment += 1
+        if last:
+            self._finished(load)
+        return [header, part]
+
+    def _finished(self, load: Load) -> None:
+        connection = self.stream.connection
+        assert connection is not None
+        self._open = None
+        self._next_index = load.index + 1
+        self._count(load.index, load.index + 1)
+        self._crcs[load.index] = (load.crc, len(load.data))
+        self._extend_prefix()
+        if load.release is not None:
+            connection.after_write(load.release)
+        self.stream.wants_chunk()
+
+    def _extend_prefix(self) -> None:
+        while True:
+            known = self._crcs.get(self.prefix_units)
+            if known is None:
+                return
+            crc, length = known
+            # Below `stored` a chunk is never asked for again; above it a proof may end
+            # at any chunk, so the parts are kept until then.
+            if self.prefix_units >= self.stored and self.end is None:
+                return
+            del self._crcs[self.prefix_units]
+            self.crc = combine(self.crc, crc, length)
+            self._prefix_bytes += length
+            self.prefix_units += 1
+
+    def whole(self) -> tuple[int, int] | None:
+        """Return (size, CRC-32C) of all chunks, or None if some are not known."""
+        crc, size, index = self.crc, self._prefix_bytes, self.prefix_units
+        total = self._count_known if self._count_known is not None else self._highest
+        while index < total:
+            known = self._crcs.get(index)
+            if known is None:
+                return None
+            crc = combine(crc, known[0], known[1])
+            size += known[1]
+            index += 1
+        return size, crc
+
+    def prefix_crc(self, units: int) -> int | None:
+        """Return the CRC of all chunks before `units`, or None if not known."""
+        if units < self.prefix_units:
+            return None
+        crc = self.crc
+        for index in range(self.prefix_units, units):
+            known = self._crcs.get(index)
+            if known is None:
+                return None
+            crc = combine(crc, known[0], known[1])
+        return crc
+
+    def unknown(self) -> list[tuple[int, int]]:
+        """Return the [first, end) ranges the receiver has and we have no CRC of."""
+        wanted = [*([(0, self.stored)] if self.stored else []), *self._ranges]
+        missing: list[tuple[int, int]] = []
+        for first, end in wanted:
+            for index in range(max(first, self.prefix_units), end):
+                if index in self._crcs:
+                    continue
+                if missing and missing[-1][1] == index:
+                    missing[-1] = (missing[-1][0], index + 1)
+                else:
+                    missing.append((index, index + 1))
+        return missing
+
+    def _move_to(self, standing: Standing) -> None:
+        position = standing.position
+        if position < min(self.stored, self._highest):
+            raise ProtocolViolation(
+                Code.POSITION_LOST,
+                f"the receiver is at chunk {position}, it had acknowledged"
+                f" {self.stored}: call a person",
+            )
+        self._drop()
+        self._ranges = [(a, b) for a, b in standing.ranges]
+        self._held, self._held_crc = standing.held, standing.held_crc
+        ours = self.prefix_crc(position)
+        proof = standing.proof
+        if proof is not None and ours is not None and ours != proof.bodies_crc:
+            raise ProtocolViolation(
+                Code.PROOF_MISMATCH,
+                f"the receiver holds other bytes before chunk {position}",
+            )
+        self.stored = max(self.stored, position)
+        self._next_index = position
+        self._highest = max(
+            self._highest, position, *(end for _first, end in self._ranges)
+        )
+        self._extend_prefix()
+        self.stream.stored_moved(position)
+        self.stream.wants_chunk()
+
+    def _forget(self, ack: Ack) -> None:
+        self._ranges = [(a, b) for a, b in ack.ranges]
+        if any(end > self._highest for _first, end in self._ranges):
+            raise ProtocolViolation(
+                Code.BAD_FRAME,
+                f"ACK of chunks {self._ranges}, only {self._highest} were sent",
+            )
+        self._extend_prefix()
+        self.stream.stored_moved(min(self.stored, self._highest))
+        self.stream.wants_chunk()
+
+    def _rewind(self) -> None:
+        self._drop()
+        self._next_index = self.stored
+        self._held = 0
+        self.stream.wants_chunk()

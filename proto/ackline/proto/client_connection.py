@@ -1,0 +1,371 @@
+"""The client's end of a connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ackline.proto.chunk_receiver import ChunkReceiver
+from ackline.proto.chunk_sender import ChunkSender
+from ackline.proto.client_session import LOST_PUBLISHER
+from ackline.proto.connection import Connection, Phase
+from ackline.proto.errors import Code, ProtocolViolation
+from ackline.proto.event_receiver import EventReceiver
+from ackline.proto.frames import MORE, FrameType
+from ackline.proto.limits import EARLY_BYTES, EARLY_UNITS, validated
+from ackline.proto.messages import (
+    Cancel,
+    Done,
+    FetchOpened,
+    Hello,
+    Listed,
+    Opened,
+    Outcome,
+    OutcomeKind,
+    PublishDetail,
+    Redirect,
+    Resume,
+    Resumed,
+    ResumedStream,
+    Scope,
+    StatusReport,
+    UploadDetail,
+    Welcome,
+    decode,
+    open_detail,
+    opened_detail,
+)
+from ackline.proto.notices import (
+    OutcomeReceived,
+    Redirected,
+    ReplyReceived,
+    SessionResumed,
+    StreamError,
+    StreamOpened,
+    StreamRefused,
+    Welcomed,
+)
+from ackline.proto.server_connection import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from msgspec import Struct
+
+    from ackline.proto.client_session import ClientSession
+    from ackline.proto.messages import Error, Limits, Standing
+    from ackline.proto.notices import Notice
+    from ackline.proto.stats import Stats
+    from ackline.proto.stream import Stream
+
+__all__ = ["ClientConnection"]
+
+RESUME_AT_ONCE = 80
+"""Streams in one RESUME frame: each takes at most 90 bytes, the frame 8 KiB, and the
+session's id and token come on top."""
+
+
+class ClientConnection(Connection):
+    """Speaks first.
+
+    Call `start()`, then `open()`, `cancel()`, `release()`, `request()` at any time.
+
+    Args:
+        session: lives longer than this connection; its streams are resumed.
+        limits: what this client enforces as a receiver.
+        scratch, notify, on_output, now, stats: see `Connection`.
+    """
+
+    is_client = True
+
+    def __init__(
+        self,
+        session: ClientSession,
+        *,
+        limits: Limits,
+        scratch: memoryview,
+        notify: Callable[[Notice], None],
+        on_output: Callable[[], None],
+        now: float,
+        stats: Stats,
+    ) -> None:
+        super().__init__(
+            limits=limits,
+            scratch=scratch,
+            notify=notify,
+            on_output=on_output,
+            now=now,
+            stats=stats,
+        )
+        self.session = session
+        self.welcomed = False
+        self._resumed: list[ResumedStream] = []
+        self._early: set[Stream] = set()
+        self.credit.restart(EARLY_UNITS, EARLY_BYTES)
+        self._grant.restart(limits.window_units, limits.window_bytes)
+        self.reader.max_payload = limits.max_payload
+        self.reader.read_size = len(scratch)
+
+    def start(self, *, agent: str, scheme: str = "", credential: bytes = b"") -> None:
+        """Send HELLO, and RESUME if there is a session to bring back."""
+        held = self.session.session
+        self.send(
+            FrameType.HELLO,
+            Hello(
+                version=VERSION,
+                oldest=VERSION,
+                scheme=scheme,
+                credential=credential,
+                agent=agent,
+                resume=held is not None,
+                limits=self.limits,
+            ),
+        )
+        if held is None:
+            self.phase = Phase.GREETED
+            for stream in list(self.session.streams.values()):
+                self.open(stream)
+            return
+        self.phase = Phase.RESUMING
+        self.adopt(s for s in self.session.streams.values() if s.opened)
+        streams = self.session.resume_streams()
+        for at in range(0, max(len(streams), 1), RESUME_AT_ONCE):
+            self.send(
+                FrameType.RESUME,
+                Resume(
+                    session_id=held.session_id,
+                    token=held.token,
+                    streams=tuple(streams[at : at + RESUME_AT_ONCE]),
+                ),
+                flags=0 if at + RESUME_AT_ONCE >= len(streams) else MORE,
+            )
+
+    def open(self, stream: Stream) -> None:
+        """Send OPEN, and data at once where SPEC.md §9.2 lets it."""
+        message = stream.open
+        if stream.receiver is not None:
+            opened = self.session.reopened(stream)
+            assert opened is not None
+            message = opened
+        self.adopt([stream])
+        self.send(FrameType.OPEN, message, stream_id=stream.id)
+        detail = open_detail(message)
+        early = (isinstance(detail, UploadDetail) and detail.early) or (
+            isinstance(detail, PublishDetail) and not message.key
+        )
+        if early and stream.sender is not None:
+            limits = self.peer_limits
+            self._early.add(stream)
+            stream.sender.begin(
+                limits.initial_units if limits else EARLY_UNITS,
+                limits.initial_bytes if limits else EARLY_BYTES,
+            )
+            stream.wants_chunk()
+            stream.sender.wake()
+
+    def cancel(self, stream: Stream, *, scope: Scope, text: str = "") -> None:
+        """Send CANCEL; nothing more is sent on the stream."""
+        stream.cancelling = True
+        if isinstance(stream.receiver, EventReceiver):
+            stream.receiver.drop()
+        self.send(FrameType.CANCEL, Cancel(scope=scope, text=text), stream_id=stream.id)
+
+    def release(self, stream: Stream) -> None:
+        """Send RELEASE: this stream id is not asked for again."""
+        stream.released = True
+        self.forget(stream)
+        self.session.forget(stream)
+        if stream.receiver is not None:
+            stream.receiver.close()
+        self.send(FrameType.RELEASE, stream_id=stream.id)
+
+    def request(self, kind: FrameType, request_id: int, message: Struct) -> None:
+        """Send LIST, STATUS, DELETE, SEAL, CONFIGURE, or CANCEL with a target."""
+        self.send(kind, message, sequence=request_id)
+
+    # Private
+
+    def _table(self) -> dict[FrameType, Callable[[int, int, int, memoryview], None]]:
+        return {
+            **self._common_table(),
+            FrameType.WELCOME: self._welcome,
+            FrameType.RESUMED: self._resumed_received,
+            FrameType.REDIRECT: self._redirect,
+            FrameType.OPENED: self._opened,
+            FrameType.OUTCOME: self._outcome,
+            FrameType.LISTED: self._reply_of(Listed),
+            FrameType.STATUS_REPORT: self._reply_of(StatusReport),
+            FrameType.DONE: self._reply_of(Done),
+        }
+
+    def _allowed(self, kind: FrameType) -> bool:
+        if not self.welcomed:
+            return kind in (FrameType.WELCOME, FrameType.ERROR, FrameType.REDIRECT)
+        if self.phase is Phase.RESUMING:
+            return kind in (
+                FrameType.RESUMED,
+                FrameType.ERROR,
+                FrameType.REDIRECT,
+                FrameType.GOAWAY,
+                FrameType.PING,
+                FrameType.PONG,
+                FrameType.CREDIT,
+            )
+        return kind not in (FrameType.WELCOME, FrameType.RESUMED)
+
+    def _welcome(
+        self, _flags: int, _stream_id: int, _sequence: int, payload: memoryview
+    ) -> None:
+        welcome = decode(Welcome, payload)
+        if welcome.version != VERSION:
+            raise ProtocolViolation(
+                Code.UNSUPPORTED_VERSION,
+                f"the server chose version {welcome.version}, this client speaks"
+                f" {VERSION}",
+            )
+        self.peer_limits = limits = validated(welcome.limits, of_server=True)
+        self.peer_payload = limits.max_payload
+        self.credit.raise_to(limits.window_units, limits.window_bytes)
+        self.welcomed = True
+        if self.phase is Phase.GREETED:
+            if welcome.session is None:
+                raise ProtocolViolation(Code.BAD_FRAME, "WELCOME without a session")
+            self.session.session = welcome.session
+            self.phase = Phase.OPEN
+        self.wake_starving()
+        self.notify(Welcomed(welcome))
+
+    def _resumed_received(
+        self, flags: int, _stream_id: int, _sequence: int, payload: memoryview
+    ) -> None:
+        message = decode(Resumed, payload)
+        self._resumed += message.streams
+        if flags & MORE:
+            return
+        answers, self._resumed = self._resumed, []
+        self.session.session = message.session
+        self.phase = Phase.OPEN
+        self.send(FrameType.CONFIRM, sequence=message.session.epoch)
+        self.notify(SessionResumed(message.code, message.text))
+        if message.code:
+            if message.code == Code.UNKNOWN_SESSION:
+                self._reopen_all()
+            return
+        self._go_on(answers)
+        for stream in list(self.session.streams.values()):
+            if not stream.opened and not stream.ended:
+                self.open(stream)
+
+    def _go_on(self, answers: list[ResumedStream]) -> None:
+        by_id = {answer.stream_id: answer for answer in answers}
+        for stream in list(self.streams.values()):
+            answer = by_id.get(stream.id)
+            if answer is None:
+                stream.broken(Code.UNKNOWN_STREAM, "the server does not name it")
+            elif answer.standing is not None and answer.standing.outcome is not None:
+                self._ended(stream, answer.standing.outcome)
+            elif answer.code or answer.standing is None:
+                stream.broken(answer.code, answer.text)
+            else:
+                self._standing(stream, answer.standing)
+
+    def _standing(self, stream: Stream, standing: Standing) -> None:
+        if stream.generation and standing.generation != stream.generation:
+            stream.broken(Code.GENERATION_CHANGED, "it was deleted and made again")
+            return
+        receiver = stream.receiver
+        if isinstance(receiver, EventReceiver):
+            for number, name in enumerate(standing.kinds, 1):
+                receiver.kinds.learn(number, name)
+        stream.go_on(standing)
+
+    def _reopen_all(self) -> None:
+        for stream in list(self.session.streams.values()):
+            self.forget(stream)
+            again = self.session.reopened(stream)
+            if again is None:
+                stream.broken(*LOST_PUBLISHER)
+                continue
+            stream.open = again
+            self.open(stream)
+
+    def _redirect(
+        self, _flags: int, _stream_id: int, _sequence: int, payload: memoryview
+    ) -> None:
+        self.notify(Redirected(decode(Redirect, payload)))
+
+    def _opened(
+        self, _flags: int, stream_id: int, _sequence: int, payload: memoryview
+    ) -> None:
+        opened = decode(Opened, payload)
+        stream = self._stream(stream_id)
+        if stream is None or stream.ended:
+            return
+        standing = opened.standing
+        again = stream.opened
+        early = stream in self._early
+        self._early.discard(stream)
+        stream.opened = True
+        stream.last_opened = opened
+        stream.resource = opened.id
+        if not again or not stream.generation:
+            stream.generation = standing.generation
+        self._halves(stream, opened, again=again)
+        self.notify(StreamOpened(stream, opened))
+        if standing.outcome is not None:
+            self._ended(stream, standing.outcome)
+        elif early and stream.sender is not None:
+            stream.epoch = standing.epoch
+            sender = stream.sender
+            if isinstance(sender, ChunkSender):
+                sender.opened_early(standing)
+            else:
+                sender.limits(standing.limit_units, standing.limit_bytes)
+        else:
+            self._standing(stream, standing)
+
+    def _halves(self, stream: Stream, opened: Opened, *, again: bool) -> None:
+        """Fit the receiving half to what the server says."""
+        receiver = stream.receiver
+        if isinstance(receiver, EventReceiver) and not again:
+            receiver.start_at(opened.standing.position)
+        elif isinstance(receiver, ChunkReceiver):
+            detail = opened_detail(stream.use, opened)
+            assert isinstance(detail, FetchOpened)
+            receiver.agreed(detail.chunk_size, detail.length)
+
+    def _outcome(
+        self, _flags: int, stream_id: int, sequence: int, payload: memoryview
+    ) -> None:
+        outcome = decode(Outcome, payload)
+        if not stream_id:
+            self.notify(ReplyReceived(sequence, outcome))
+            return
+        stream = self._stream(stream_id)
+        if stream is not None and not stream.ended:
+            self._ended(stream, outcome)
+
+    def _ended(self, stream: Stream, outcome: Outcome) -> None:
+        if outcome.outcome == OutcomeKind.STILL_STOPPING:
+            return
+        if stream.decide(outcome):
+            self.notify(OutcomeReceived(stream, outcome))
+
+    def _reply_of(
+        self, message: type[Listed | StatusReport | Done]
+    ) -> Callable[[int, int, int, memoryview], None]:
+        def handle(_flags: int, _id: int, sequence: int, payload: memoryview) -> None:
+            self.notify(ReplyReceived(sequence, decode(message, payload)))
+
+        return handle
+
+    def _stream_error(self, stream: Stream, message: Error) -> None:
+        if stream.opened:
+            self.notify(StreamError(stream, message))
+        else:
+            self.forget(stream)
+            self.session.forget(stream)
+            stream.released = True
+            self.notify(StreamRefused(stream, message))
+
+    def _request_error(self, request_id: int, message: Error) -> None:
+        self.notify(ReplyReceived(request_id, message))

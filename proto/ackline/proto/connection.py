@@ -1,0 +1,748 @@
+"""One connection, as both sides see it: frames in, frames out, time.
+
+The layer above owns the socket and the clock:
+
+- **bytes in**: read into `buffer()`, then call `received(n, now)`;
+- **bytes out**: whenever `on_output` was called, and again when the socket has taken
+  everything: write all parts that `data_to_send(now)` returns, until it returns none;
+- **time**: call `handle_timeout(now)` when `next_timeout()` is reached; tell
+  `output_blocked(now)` and `output_taken(now, size)` what the socket does;
+- **notices** come through `notify`; `closing` says to write what is left and close.
+
+`now` is a monotonic clock in seconds. `ClientConnection` and `ServerConnection` add
+what only one side may send; everything about units is the same class on both.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar
+
+from ackline.proto.chunk_receiver import ChunkReceiver
+from ackline.proto.errors import Code, ProtocolViolation
+from ackline.proto.event_receiver import EventReceiver
+from ackline.proto.frames import (
+    HEADER_SIZE,
+    LAST,
+    REWIND,
+    SPECIAL,
+    FrameType,
+    encode_frame,
+    frame_type,
+)
+from ackline.proto.limits import (
+    LOST_AFTER_HEARTBEATS,
+    MAX_PINGS_PER_SECOND,
+    MIN_PAYLOAD,
+)
+from ackline.proto.messages import (
+    Ack,
+    Credit,
+    End,
+    Error,
+    GoAway,
+    Limits,
+    Outcome,
+    Pause,
+    Ping,
+    decode,
+    encode,
+)
+from ackline.proto.notices import ConnectionFailed, EndReceived, PeerLeft
+from ackline.proto.reader import FrameReader
+from ackline.proto.scheduler import Scheduler
+from ackline.proto.stats import Stats
+from ackline.proto.windows import Grant, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from msgspec import Struct
+
+    from ackline.proto.notices import Notice
+    from ackline.proto.sender import Sender
+    from ackline.proto.stream import Stream
+
+__all__ = ["ACK_DELAY", "Connection", "Phase"]
+
+ACK_DELAY = 0.02
+"""Seconds an ACK that only returns credit may wait: a stream of 50 events/s then costs
+about as many ACKs, one of 10,000 a hundredth; far below any window at that rate."""
+
+MIN_FRAGMENT = 16 * 2**10
+MAX_FRAGMENT = 256 * 2**10
+FRAGMENT_SECONDS = 0.005
+"""SPEC.md §21: about 5 ms of link time."""
+
+CONTROL_BURST = 64
+"""State frames written per call, so that ten thousand ACKs do not hold the loop."""
+
+
+class Phase(Enum):
+    """How far a connection is."""
+
+    NEW = "new"
+    GREETED = "greeted"
+    RESUMING = "resuming"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Connection(ABC):
+    """Everything both sides have in common.
+
+    Args:
+        limits: what this side enforces as a receiver.
+        scratch: shared read buffer.
+        notify: takes the notices.
+        on_output: called when there is something to write where there was nothing.
+        now: seconds, monotonic.
+        stats: counters, shared by connections if the caller wants.
+    """
+
+    is_client: ClassVar[bool]
+
+    def __init__(
+        self,
+        *,
+        limits: Limits,
+        scratch: memoryview,
+        notify: Callable[[Notice], None],
+        on_output: Callable[[], None],
+        now: float,
+        stats: Stats,
+    ) -> None:
+        self.limits = limits
+        self.notify = notify
+        self.on_output = on_output
+        self.now = now
+        self.stats = stats
+        self.phase = Phase.NEW
+        self.reading = True
+        self.draining = False
+        self.credit = Window()
+        self.peer_payload = MIN_PAYLOAD
+        self.peer_limits: Limits | None = None
+        self.streams: dict[int, Stream] = {}
+        self.highest_id = 0
+        self.fragment = 4 * MIN_FRAGMENT
+        self.bytes_sent = 0
+        self.reader = FrameReader(
+            self, scratch, max_payload=MIN_PAYLOAD, read_size=MIN_PAYLOAD
+        )
+        self._grant = Grant()
+        self._scheduler = Scheduler()
+        self._control: list[bytes] = []
+        self._acks: dict[Stream, None] = {}
+        self._soon: dict[Stream, None] = {}
+        self._soon_at = 0.0
+        self._outcomes: dict[Stream, None] = {}
+        self._credit_due = False
+        self._pong: tuple[int, bytes] | None = None
+        self._starving: dict[Sender, None] = {}
+        self._held: dict[Sender, None] = {}
+        self._written: list[Callable[[], None]] = []
+        self._output_asked = False
+        self._heard = now
+        self._pinged = now
+        self._ping_number = 0
+        self._blocked_at: float | None = None
+        self._pings = 0
+        self._pings_from = now
+        self._handlers = self._table()
+
+    # Bytes in
+
+    def buffer(self) -> memoryview:
+        """Return where to read the next bytes to."""
+        return self.reader.buffer()
+
+    def received(self, count: int, now: float) -> None:
+        """Take bytes that were read into `buffer()`."""
+        self.now = self._heard = now
+        self.stats.bytes_received += count
+        if self.phase is Phase.CLOSED:
+            return
+        try:
+            self.reader.received(count)
+        except ProtocolViolation as violation:
+            self.fail(violation.code, violation.text)
+
+    def frame_received(
+        self,
+        kind: int,
+        flags: int,
+        fragment: int,
+        stream_id: int,
+        sequence: int,
+        payload: memoryview,
+        crc: int,
+        in_place: bool,
+    ) -> None:
+        """Take one frame from the reader."""
+        if self.phase is Phase.CLOSED:
+            return
+        self.stats.frames_received[kind] += 1
+        if kind == FrameType.CHUNK:
+            self._chunk(flags, fragment, stream_id, sequence, payload, crc, in_place)
+        elif kind == FrameType.EVENTS:
+            self._events(flags, stream_id, sequence, payload, crc)
+        else:
+            self._control_frame(kind, flags, stream_id, sequence, payload)
+
+    def place_for(
+        self, kind: int, fragment: int, stream_id: int, sequence: int, length: int
+    ) -> memoryview | None:
+        """Return where an incomplete body belongs."""
+        if kind == FrameType.CHUNK:
+            stream = self.streams.get(stream_id)
+            if stream is not None and isinstance(stream.receiver, ChunkReceiver):
+                return stream.receiver.place_for(sequence, fragment, length)
+        return None
+
+    # Bytes out
+
+    def data_to_send(self, now: float) -> list[bytes | memoryview]:
+        """Return the parts of the next frames, or nothing.
+
+        The caller has written everything returned before: the socket has taken it.
+        """
+        self.now = now
+        self._output_asked = False
+        for release in self._written:
+            release()
+        self._written.clear()
+        parts: list[bytes | memoryview] = []
+        parts += self._control
+        self._control.clear()
+        if self.phase is Phase.CLOSED:
+            return self._counted(parts)
+        self._state_frames(parts)
+        if self.phase is not Phase.RESUMING:
+            size, limit = 0, self.fragment
+            while size < limit:
+                frame = self._scheduler.next(limit)
+                if frame is None:
+                    break
+                parts += frame
+                size += sum(map(len, frame))
+            else:
+                self._output_asked = True
+        return self._counted(parts)
+
+    @property
+    def closing(self) -> bool:
+        """Whether to close the socket once everything is written."""
+        return self.phase is Phase.CLOSED
+
+    def output_blocked(self, now: float) -> None:
+        """Take note that the socket takes no more."""
+        self._blocked_at = now
+
+    def output_taken(self, now: float, size: int) -> None:
+        """Take note that the socket has taken `size` bytes since it was blocked."""
+        if self._blocked_at is None:
+            return
+        seconds, self._blocked_at = max(now - self._blocked_at, 1e-6), None
+        fitting = int(size / seconds * FRAGMENT_SECONDS)
+        wanted = (3 * self.fragment + fitting) // 4
+        self.fragment = max(MIN_FRAGMENT, min(wanted, MAX_FRAGMENT))
+
+    def output_free(self) -> None:
+        """Take note that the socket took a whole fragment at once: it is fast."""
+        self.fragment = min(self.fragment * 2, MAX_FRAGMENT)
+
+    # Time
+
+    def next_timeout(self) -> float:
+        """Return when to call `handle_timeout`, at the latest."""
+        when = max(self._heard, self._pinged) + self.limits.heartbeat
+        when = min(when, self._heard + LOST_AFTER_HEARTBEATS * self.limits.heartbeat)
+        if self._soon:
+            when = min(when, self._soon_at)
+        for sender in self._held:
+            when = min(when, sender.held_until)
+        return when
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due."""
+        self.now = now
+        if self.phase is Phase.CLOSED:
+            return
+        if self._soon and now >= self._soon_at:
+            self._acks.update(self._soon)
+            self._soon.clear()
+            self.output()
+        for sender in [s for s in self._held if s.held_until <= now]:
+            del self._held[sender]
+            sender.wake()
+        self._check_life(now)
+
+    # What halves and streams call
+
+    def activate(self, sender: Sender) -> None:
+        """Ask a sender for frames."""
+        if sender.held_until > self.now:
+            self._held[sender] = None
+        self._scheduler.activate(sender)
+        self.output()
+
+    def starving(self, sender: Sender) -> None:
+        """Take note that a sender waits for connection credit."""
+        if sender not in self._starving:
+            self._starving[sender] = None
+            self.stats.stalls_connection += 1
+
+    def wake_starving(self) -> None:
+        """Ask all senders again that waited for connection credit."""
+        starving, self._starving = self._starving, {}
+        for sender in starving:
+            sender.wake()
+
+    def after_write(self, release: Callable[[], None]) -> None:
+        """Call `release` when what is returned next has been written."""
+        self._written.append(release)
+
+    def arrived(self, units: int, size: int) -> None:
+        """Count data against the connection window, and return the credit at once."""
+        grant, limits = self._grant, self.limits
+        grant.take(units, size)
+        if (grant.limit_bytes - grant.bytes) * 2 < limits.window_bytes or (
+            grant.limit_units - grant.units
+        ) * 2 < limits.window_units:
+            grant.limit_bytes = grant.bytes + limits.window_bytes
+            grant.limit_units = grant.units + limits.window_units
+            self._credit_due = True
+            self.output()
+
+    def ack_due(self, stream: Stream) -> None:
+        """Send an ACK with the next write."""
+        self._acks[stream] = None
+        self._soon.pop(stream, None)
+        self.output()
+
+    def ack_soon(self, stream: Stream) -> None:
+        """Send an ACK within `ACK_DELAY`."""
+        if stream in self._acks:
+            return
+        if not self._soon:
+            self._soon_at = self.now + ACK_DELAY
+            self._soon[stream] = None
+            self.on_output()  # has the layer above look at `next_timeout()`
+        else:
+            self._soon[stream] = None
+
+    def pause_due(self, stream: Stream, text: str) -> None:
+        """Send PAUSE."""
+        self.send(
+            FrameType.PAUSE,
+            Pause(paused=stream.paused_here, text=text),
+            stream_id=stream.id,
+        )
+
+    def outcome_due(self, stream: Stream) -> None:
+        """Send OUTCOME with the next write, after the ACK that belongs to it."""
+        self._outcomes[stream] = None
+        self.output()
+
+    def refuse(
+        self, stream: Stream, code: int, text: str, *, retry_after: float = 0.0
+    ) -> None:
+        """Send ERROR for a stream; the connection goes on."""
+        self.error(code, text, stream_id=stream.id, retry_after=retry_after)
+
+    # For the layer above
+
+    def send(
+        self,
+        kind: FrameType,
+        message: Struct | None = None,
+        *,
+        flags: int = 0,
+        stream_id: int = 0,
+        sequence: int = 0,
+    ) -> None:
+        """Queue a control frame."""
+        payload = b"" if message is None else encode(message)
+        self._control.append(
+            encode_frame(
+                kind, payload, flags=flags, stream_id=stream_id, sequence=sequence
+            )
+        )
+        self.output()
+
+    def error(
+        self,
+        code: int,
+        text: str,
+        *,
+        stream_id: int = 0,
+        request_id: int = 0,
+        retry_after: float = 0.0,
+    ) -> None:
+        """Queue ERROR."""
+        self.stats.errors_sent[code] += 1
+        retry = Code(code).retry if code in Code.__members__.values() else False
+        self.send(
+            FrameType.ERROR,
+            Error(code=code, text=text, retry=retry, retry_after=retry_after),
+            stream_id=stream_id,
+            sequence=request_id,
+        )
+
+    def fail(self, code: int, text: str, *, retry_after: float = 0.0) -> None:
+        """End the connection with ERROR."""
+        if self.phase is Phase.CLOSED:
+            return
+        self._control.clear()
+        self.error(code, text, retry_after=retry_after)
+        self._over(
+            ConnectionFailed(
+                code, text, by_peer=False, retry=False, retry_after=retry_after
+            )
+        )
+
+    def go_away(
+        self,
+        code: int = 0,
+        text: str = "",
+        *,
+        retry_after: float = 0.0,
+        deadline: float = 0.0,
+    ) -> None:
+        """Tell the peer that this side will close."""
+        self.send(
+            FrameType.GOAWAY,
+            GoAway(code=code, text=text, retry_after=retry_after, deadline=deadline),
+        )
+
+    def lost(self) -> None:
+        """Take note that the socket is closed: detach everything."""
+        self.phase = Phase.CLOSED
+        self._scheduler.clear()
+        for stream in list(self.streams.values()):
+            if stream.connection is self:
+                stream.detached()
+        self.streams = {}
+
+    def output(self) -> None:
+        """Have the layer above call `data_to_send()`."""
+        if not self._output_asked:
+            self._output_asked = True
+            self.on_output()
+
+    @abstractmethod
+    def _table(self) -> dict[FrameType, Callable[[int, int, int, memoryview], None]]:
+        """Return the handlers of control frames that this side may get."""
+
+    @abstractmethod
+    def _allowed(self, kind: FrameType) -> bool:
+        """Tell whether a frame may come in this phase."""
+
+    def _common_table(
+        self,
+    ) -> dict[FrameType, Callable[[int, int, int, memoryview], None]]:
+        return {
+            FrameType.END: self._end,
+            FrameType.ACK: self._ack,
+            FrameType.PAUSE: self._pause,
+            FrameType.ERROR: self._error,
+            FrameType.CREDIT: self._credit,
+            FrameType.PING: self._ping,
+            FrameType.PONG: self._pong_received,
+            FrameType.GOAWAY: self._go_away,
+        }
+
+    def _control_frame(
+        self,
+        number: int,
+        flags: int,
+        stream_id: int,
+        sequence: int,
+        payload: memoryview,
+    ) -> None:
+        kind = frame_type(number)
+        if kind is None:
+            return
+        handler = self._handlers.get(kind)
+        if handler is None or not self._allowed(kind):
+            raise ProtocolViolation(
+                Code.WRONG_STATE if self.phase is not Phase.NEW else Code.BAD_FRAME,
+                f"{kind.name} is not allowed from this side now"
+                f" (connection {self.phase.value})",
+            )
+        handler(flags, stream_id, sequence, payload)
+
+    def _stream(self, stream_id: int) -> Stream | None:
+        """Return a live stream; None if it has ended.
+
+        Raises:
+            ProtocolViolation: unknown_stream: it never existed.
+        """
+        stream = self.streams.get(stream_id)
+        if stream is None and not 0 < stream_id <= self.highest_id:
+            raise ProtocolViolation(
+                Code.UNKNOWN_STREAM, f"stream {stream_id} was never opened"
+            )
+        return stream
+
+    def _data_allowed(self, kind: FrameType) -> None:
+        if self.phase in (Phase.NEW, Phase.RESUMING):
+            raise ProtocolViolation(
+                Code.BAD_FRAME if self.phase is Phase.NEW else Code.WRONG_STATE,
+                f"{kind.name} before the handshake was over",
+            )
+
+    def _chunk(
+        self,
+        flags: int,
+        fragment: int,
+        stream_id: int,
+        sequence: int,
+        payload: memoryview,
+        crc: int,
+        in_place: bool,
+    ) -> None:
+        self._data_allowed(FrameType.CHUNK)
+        stream = self._stream(stream_id)
+        if stream is None or stream.ended or stream.cancelling:
+            self.arrived(int(fragment == 0), len(payload))
+            return
+        receiver = stream.receiver
+        if not isinstance(receiver, ChunkReceiver):
+            raise ProtocolViolation(
+                Code.WRONG_STATE, f"CHUNK on stream {stream_id}, which takes none"
+            )
+        receiver.fragment(
+            sequence,
+            fragment,
+            payload,
+            crc,
+            last=bool(flags & LAST),
+            in_place=in_place,
+        )
+
+    def _events(
+        self, flags: int, stream_id: int, sequence: int, payload: memoryview, crc: int
+    ) -> None:
+        self._data_allowed(FrameType.EVENTS)
+        stream = self._stream(stream_id)
+        if stream is None or stream.ended or stream.cancelling:
+            self.arrived(int.from_bytes(payload[:4], "big"), len(payload))
+            return
+        receiver = stream.receiver
+        if not isinstance(receiver, EventReceiver):
+            raise ProtocolViolation(
+                Code.WRONG_STATE, f"EVENTS on stream {stream_id}, which takes none"
+            )
+        receiver.events(sequence, payload, crc, special=bool(flags & SPECIAL))
+
+    def _end(
+        self, _flags: int, stream_id: int, sequence: int, payload: memoryview
+    ) -> None:
+        end = decode(End, payload)
+        stream = self._stream(stream_id)
+        if stream is None or stream.ended or stream.cancelling:
+            return
+        if stream.receiver is None:
+            raise ProtocolViolation(
+                Code.WRONG_STATE, f"END on stream {stream_id}, which this side sends"
+            )
+        if stream.receiver.end_received(sequence, end):
+            stream.notify(EndReceived(stream, end))
+
+    def _ack(
+        self, flags: int, stream_id: int, sequence: int, payload: memoryview
+    ) -> None:
+        ack = decode(Ack, payload)
+        stream = self._stream(stream_id)
+        if stream is None or stream.ended:
+            return
+        if stream.sender is None:
+            raise ProtocolViolation(
+                Code.WRONG_STATE, f"ACK on stream {stream_id}, which this side receives"
+            )
+        stream.sender.acknowledged(
+            sequence, ack, rewind=bool(flags & REWIND), now=self.now
+        )
+
+    def _pause(
+        self, _flags: int, stream_id: int, _sequence: int, payload: memoryview
+    ) -> None:
+        message = decode(Pause, payload)
+        stream = self._stream(stream_id)
+        if stream is not None and not stream.ended:
+            stream.peer_paused(paused=message.paused)
+
+    def _error(
+        self, _flags: int, stream_id: int, sequence: int, payload: memoryview
+    ) -> None:
+        message = decode(Error, payload)
+        self.stats.errors_received[message.code] += 1
+        if stream_id:
+            stream = self._stream(stream_id)
+            if stream is not None:
+                self._stream_error(stream, message)
+        elif sequence:
+            self._request_error(sequence, message)
+        else:
+            self._over(
+                ConnectionFailed(
+                    message.code,
+                    message.text,
+                    by_peer=True,
+                    retry=message.retry,
+                    retry_after=message.retry_after,
+                )
+            )
+
+    @abstractmethod
+    def _stream_error(self, stream: Stream, message: Error) -> None: ...
+
+    @abstractmethod
+    def _request_error(self, request_id: int, message: Error) -> None: ...
+
+    def _credit(
+        self, _flags: int, _stream_id: int, _sequence: int, payload: memoryview
+    ) -> None:
+        message = decode(Credit, payload)
+        if self.credit.raise_to(message.limit_units, message.limit_bytes):
+            self.wake_starving()
+
+    def _ping(
+        self, _flags: int, _stream_id: int, sequence: int, payload: memoryview
+    ) -> None:
+        if self.now - self._pings_from >= 1.0:
+            self._pings, self._pings_from = 0, self.now
+        self._pings += 1
+        if self._pings > MAX_PINGS_PER_SECOND:
+            raise ProtocolViolation(
+                Code.LIMIT_EXCEEDED, f"more than {MAX_PINGS_PER_SECOND} PINGs a second"
+            )
+        decode(Ping, payload)
+        self._pong = (sequence, encode(self._positions()))
+        self.output()
+
+    def _pong_received(
+        self, _flags: int, _stream_id: int, _sequence: int, payload: memoryview
+    ) -> None:
+        decode(Ping, payload)
+
+    def _go_away(
+        self, _flags: int, _stream_id: int, _sequence: int, payload: memoryview
+    ) -> None:
+        message = decode(GoAway, payload)
+        self.draining = self.is_client
+        self.notify(PeerLeft(message))
+
+    def _state_frames(self, parts: list[bytes | memoryview]) -> None:
+        if self._credit_due:
+            self._credit_due = False
+            grant = self._grant
+            parts.append(
+                encode_frame(
+                    FrameType.CREDIT,
+                    encode(
+                        Credit(
+                            limit_units=grant.limit_units, limit_bytes=grant.limit_bytes
+                        )
+                    ),
+                )
+            )
+        if self._pong is not None:
+            number, payload = self._pong
+            self._pong = None
+            parts.append(encode_frame(FrameType.PONG, payload, sequence=number))
+        if self._acks:
+            acks, self._acks = self._acks, {}
+            parts += [self._ack_frame(s) for s in acks if s.connection is self]
+        if self._outcomes:
+            outcomes, self._outcomes = self._outcomes, {}
+            parts += [
+                self.outcome_frame(s.id, s.outcome)
+                for s in outcomes
+                if s.outcome is not None
+            ]
+
+    def _ack_frame(self, stream: Stream) -> bytes:
+        assert stream.receiver is not None
+        position, ack, rewind = stream.receiver.ack()
+        return encode_frame(
+            FrameType.ACK,
+            encode(ack),
+            flags=REWIND if rewind else 0,
+            stream_id=stream.id,
+            sequence=position,
+        )
+
+    def outcome_frame(self, stream_id: int, outcome: Outcome) -> bytes:
+        """Return the OUTCOME frame of a stream."""
+        return encode_frame(
+            FrameType.OUTCOME,
+            encode(outcome),
+            stream_id=stream_id,
+            sequence=outcome.position,
+        )
+
+    def _counted(self, parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
+        frames = self.stats.frames_sent
+        size = 0
+        skip = 0
+        for part in parts:
+            length = len(part)
+            size += length
+            if skip:
+                skip = 0
+                continue
+            frames[part[4]] += 1
+            # A data frame is a header and a payload of its own.
+            skip = length == HEADER_SIZE and part[:4] != b"\0\0\0\0"
+        self.bytes_sent += size
+        self.stats.bytes_sent += size
+        return parts
+
+    def _positions(self) -> Ping:
+        return Ping(sent_bytes=self.bytes_sent, received_bytes=self.reader.bytes)
+
+    def _check_life(self, now: float) -> None:
+        beat = self.limits.heartbeat
+        patience = LOST_AFTER_HEARTBEATS * beat
+        if now - self._heard >= patience:
+            self.fail(Code.PEER_LOST, f"nothing was heard for {patience:g} s")
+        elif self._blocked_at is not None and now - self._blocked_at >= patience:
+            self.fail(Code.PEER_LOST, f"no output was taken for {patience:g} s")
+        elif now - max(self._heard, self._pinged) >= beat and self.phase in (
+            Phase.OPEN,
+            Phase.RESUMING,
+        ):
+            self._pinged = now
+            self._ping_number += 1
+            self.send(FrameType.PING, self._positions(), sequence=self._ping_number)
+        elif now - max(self._heard, self._pinged) >= beat:
+            self._pinged = now
+
+    def _over(self, notice: ConnectionFailed) -> None:
+        self.phase = Phase.CLOSED
+        self.output()
+        self.notify(notice)
+
+    def adopt(self, streams: Iterable[Stream]) -> None:
+        """Carry these streams from now on."""
+        for stream in streams:
+            self.streams[stream.id] = stream
+            self.highest_id = max(self.highest_id, stream.id)
+            stream.attached(self)
+
+    def forget(self, stream: Stream) -> None:
+        """Carry a stream no more: frames for it are discarded."""
+        self.streams.pop(stream.id, None)
+        self._acks.pop(stream, None)
+        self._soon.pop(stream, None)
+
+    def agreed(self, peer: Limits) -> None:
+        """Take the peer's limits; the handshake is over for the reader."""
+        self.peer_limits = peer
+        self.peer_payload = peer.max_payload
+        self.reader.max_payload = self.limits.max_payload
+        self.reader.read_size = len(self.reader.scratch)

@@ -1,0 +1,280 @@
+"""The receiving half of an event stream (SPEC.md §11, §13)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ackline.proto.batches import Batch, parse_batch
+from ackline.proto.errors import Code, ProtocolViolation
+from ackline.proto.kinds import KindTable
+from ackline.proto.messages import Durability, Proof
+from ackline.proto.notices import BatchReceived
+from ackline.proto.proofs import ProofSum
+from ackline.proto.receiver import Receiver
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ackline.proto.stream import Stream
+    from ackline.proto.windows import Budget
+
+__all__ = ["EventReceiver"]
+
+FIRST_WINDOW_BYTES = 256 * 2**10
+"""Bytes granted to a new stream; it doubles whenever the consumer has used half of it,
+so that only streams whose consumer moves hold much memory."""
+
+MAX_WINDOW_BYTES = 8 * 2**20
+"""Largest window of one stream: some 40 ms of the fastest stream measured here."""
+
+BYTES_PER_UNIT = 16
+"""Units granted per byte of window: a batch entry of few bytes costs more memory as an
+object than on the wire."""
+
+
+class EventReceiver(Receiver):
+    """Checks batches and keeps them until they are taken.
+
+    `take()` batches, tell `consumed_to()` when they have been used and `stored_to()`
+    when they are kept. Every new batch is announced by `BatchReceived`.
+
+    Args:
+        stream: whose half this is.
+        budget: memory for windows.
+        durability: what an ACK promises.
+        position: the first id wanted.
+        kinds: names of kinds 1, 2, …
+        definitions: whether the peer may define kinds in a batch: a server may.
+        max_window: bytes.
+        lazy: whether ACKs may wait a little, because nobody waits for them: for
+            subscriptions, where an ACK only returns credit.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        budget: Budget,
+        durability: Durability,
+        position: int = 0,
+        kinds: Sequence[str] = (),
+        definitions: bool = False,
+        max_window: int = MAX_WINDOW_BYTES,
+        lazy: bool = False,
+    ) -> None:
+        super().__init__(
+            stream, budget=budget, durability=durability, position=position
+        )
+        self.kinds = KindTable.received(kinds)
+        self.batches: deque[Batch] = deque()
+        self.position = position
+        self.start = position
+        self.lazy = lazy
+        self.ready = False
+        self._definitions = definitions
+        self._base = position
+        self._sum = ProofSum()
+        self._proven = True
+        self._resync = False
+        self._window = min(FIRST_WINDOW_BYTES, max_window)
+        self._max_window = max_window
+        self._consumed_since = 0
+        self._unannounced: list[Batch] = []
+
+    # What is there already
+
+    def restore(
+        self, position: int, *, sums: ProofSum | None = None, log_position: int = 0
+    ) -> None:
+        """Begin at a position; what came early below it is dropped.
+
+        Args:
+            position: the next id wanted.
+            sums: of everything from `base` (0) to `position`, if known.
+            log_position: of the log, for a publisher.
+        """
+        early, self._unannounced = self._unannounced, []
+        self.ready = True
+        self.stored = max(self.stored, position)
+        self.consumed = self.stored
+        self.log_position = log_position
+        if position and sums is None:
+            self._base, self._proven = position, False
+        elif sums is not None:
+            self._base, self._sum = 0, sums
+        if position > self.position:
+            self.position = position
+            kept = [b for b in early if b.next_id > position]
+            for batch in early:
+                if batch.next_id <= position:
+                    self._settle(len(batch.payload))
+            early = kept
+        for batch in early:
+            self._announce(batch)
+
+    def start_at(self, position: int) -> None:
+        """Take the position where the server begins a new subscription."""
+        self.position = self.start = self._base = position
+        self.stored = self.consumed = position
+        self.ready = True
+
+    # Frames
+
+    def events(
+        self, first: int, payload: memoryview, crc: int, *, special: bool
+    ) -> None:
+        """Take one checked EVENTS frame.
+
+        Raises:
+            ProtocolViolation: it is malformed, out of place or beyond the window.
+        """
+        batch = parse_batch(first, bytes(payload), special=special, crc=crc)
+        size = len(payload)
+        self._take_credit(batch.entries, size)
+        known = len(self.kinds)
+        batch.check_kinds(self.kinds)
+        if len(self.kinds) > known and not self._definitions:
+            raise ProtocolViolation(
+                Code.BAD_FRAME, "kind definitions come from servers only"
+            )
+        if self.end is not None:
+            raise ProtocolViolation(Code.BAD_FRAME, "events after END")
+        if first > self.position:
+            if self._resync:
+                self._settle(size)
+                return
+            raise ProtocolViolation(
+                Code.BAD_FRAME,
+                f"event {first} came, event {self.position} was expected",
+            )
+        if first < self.position:
+            self.duplicates += min(batch.next_id, self.position) - first
+            if batch.next_id <= self.position:
+                self._settle(size)
+                self.stream.ack_due()
+                return
+            batch = batch.tail(self.position)
+            self._settle(size - len(batch.payload))
+        self._resync = False
+        self._accept(batch)
+
+    def _accept(self, batch: Batch) -> None:
+        gap_end = batch.gap_end()
+        if gap_end is None:
+            self._sum = self._sum.extended(*batch.proof_parts())
+        else:
+            self._base, self._proven = gap_end, True
+            self._sum = ProofSum().extended(*batch.proof_parts(from_id=gap_end))
+        self.received_units += batch.next_id - batch.first_id
+        self.position = batch.next_id
+        self.stream.unit_moved()
+        if self.ready:
+            self._announce(batch)
+        else:
+            self._unannounced.append(batch)
+
+    def _announce(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        if len(self.batches) == 1:
+            self.stream.notice(BatchReceived(stream=self.stream))
+
+    # Consumer and store
+
+    def take(self) -> Batch | None:
+        """Return the next batch, or None if there is none now."""
+        return self.batches.popleft() if self.batches else None
+
+    def consumed_to(self, position: int, size: int) -> None:
+        """State that everything before `position` was used: `size` payload bytes."""
+        self.consumed = position
+        self._consumed_since += size
+        if self._consumed_since * 2 >= self._window:
+            self._consumed_since = 0
+            self._window = min(self._window * 2, self._max_window)
+            self.stream.ack_due()
+        elif self.lazy:
+            self.stream.ack_soon()
+        self._settle(size)
+
+    def stored_to(self, position: int, *, log_position: int = 0) -> None:
+        """State that everything before `position` is kept."""
+        if position > self.stored:
+            self.stored = position
+            self.log_position = max(self.log_position, log_position)
+            self.stream.stored_moved(position)
+            if self.lazy:
+                self.stream.ack_soon()
+            else:
+                self.stream.ack_due()
+
+    def refused(self, position: int, *, code: int, retry_after: float) -> None:
+        """State that nothing from `position` on could be kept; it is sent again."""
+        for batch in self.batches:
+            self._settle(len(batch.payload))
+        self.batches.clear()
+        self.position = position
+        self.end = self.end_number = None
+        self._base, self._proven = position, False
+        self.retry_after, self.retry_code = retry_after, code
+        self.rewind_due = self._resync = True
+        self.stream.ack_due()
+
+    def drop(self) -> None:
+        """Discard what was not taken: the stream was cancelled."""
+        for batch in self.batches:
+            self._settle(len(batch.payload))
+        self.batches.clear()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the END is in and everything before it stored."""
+        return self.end_number is not None and self.stored >= self.end_number
+
+    # Receiver
+
+    def proof(self) -> Proof | None:
+        """Return the proof over everything received since the last gap."""
+        if not self._proven or self.position == self._base:
+            return None
+        return Proof(
+            base=self._base,
+            position=self.position,
+            bytes=self._sum.bytes,
+            lengths_crc=self._sum.lengths_crc,
+            bodies_crc=self._sum.bodies_crc,
+        )
+
+    def detach(self) -> None:
+        """Stop; what was received stays to be consumed."""
+        super().detach()
+        self._resync = False
+
+    def _top_up(self) -> None:
+        """Grant up to the window; a whole largest event must always fit."""
+        grant = self.grant
+        want = self._settled + self._window - grant.limit_bytes
+        if want <= 0 or self.stream.ended:
+            return
+        first = grant.limit_bytes - self._settled < FIRST_WINDOW_BYTES
+        if not self.budget.take(want, spare=not first):
+            if first and not self._queued:
+                self._queued = True
+                self.budget.wait(want, self._served)
+            return
+        self._promised += want
+        grant.limit_bytes += want
+        grant.limit_units += max(1, want // BYTES_PER_UNIT)
+
+    def _served(self) -> None:
+        self._queued = False
+        if self.stream.connection is not None:
+            self._top_up()
+            self.stream.ack_due()
+
+    def _check_end(self, number: int) -> None:
+        if number != self.position:
+            raise ProtocolViolation(
+                Code.BAD_FRAME,
+                f"END as unit {number}, event {self.position} was expected",
+            )

@@ -1,0 +1,152 @@
+"""The sending half of an event stream: a cursor on a feed (SPEC.md §11)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ackline.proto.errors import Code, ProtocolViolation
+from ackline.proto.frames import SPECIAL, FrameType, pack_header
+from ackline.proto.messages import Proof
+from ackline.proto.sender import Sender
+
+if TYPE_CHECKING:
+    from ackline.proto.batches import Batch
+    from ackline.proto.feed import EventFeed
+    from ackline.proto.messages import Ack, End, Standing
+    from ackline.proto.stream import Stream
+
+__all__ = ["EventSender"]
+
+
+class EventSender(Sender):
+    """Sends what its feed has, from its own position on.
+
+    Args:
+        stream: whose half this is.
+        feed: where the batches come from.
+        position: the first id to send.
+        priority: 0 (first) to 7.
+
+    Attributes:
+        position: the next id to send.
+    """
+
+    def __init__(
+        self, stream: Stream, feed: EventFeed, *, position: int, priority: int
+    ) -> None:
+        super().__init__(stream, priority=priority, position=position)
+        self.feed = feed
+        self.start = self.position = position
+        self._start_sum = feed.sum_at(position)
+        feed.watch(self.wake)
+
+    def close(self) -> None:
+        """Leave the feed."""
+        self.feed.unwatch(self.wake)
+
+    def finish(self, end: End) -> None:
+        """Send END after the newest event; only for a feed of this sender's own."""
+        self.end = end
+        self.wake()
+
+    def move(self, position: int) -> None:
+        """Go on at `position`: for a server that resumes its subscriber there."""
+        self.position = self.stored = position
+        self._highest = max(self._highest, position)
+
+    def verify(self, proof: Proof) -> bool | None:
+        """Compare a receiver's proof with the feed; None if it cannot be known."""
+        base = (
+            self._start_sum
+            if proof.base == self.start and self._start_sum is not None
+            else self.feed.sum_at(proof.base)
+        )
+        here = self.feed.sum_at(proof.position)
+        if base is None or here is None or proof.position < proof.base:
+            return None
+        part = here.since(base, proof.position - proof.base)
+        return (
+            part.bytes == proof.bytes
+            and part.lengths_crc == proof.lengths_crc
+            and part.bodies_crc == proof.bodies_crc
+        )
+
+    def _next(self, limit: int) -> list[bytes | memoryview] | None:
+        batch = self.feed.next_batch(self.position)
+        if batch is None:
+            return self._end()
+        size = len(batch.payload)
+        if not self._room(batch.entries, size):
+            part = self._part(batch)
+            if part is None:
+                return None
+            batch, size = part, len(part.payload)
+        self._reserve(batch.entries, size)
+        first, self.position = batch.first_id, batch.next_id
+        self._count(first, batch.next_id)
+        header = pack_header(
+            FrameType.EVENTS,
+            SPECIAL if batch.special else 0,
+            0,
+            self.stream.id,
+            first,
+            size,
+            batch.crc,
+        )
+        return [header, batch.payload]
+
+    def _end(self) -> list[bytes | memoryview] | None:
+        if self.end is None:
+            self.end = self.feed.end
+        if self.end is None or self.end_sent or self.position < self.feed.next_id:
+            return None
+        return self._end_frame(self.position)
+
+    def _part(self, batch: Batch) -> Batch | None:
+        """Cut a batch to what the windows and the peer's frame limit allow."""
+        connection = self.stream.connection
+        assert connection is not None
+        credit = connection.credit
+        units = min(
+            self.window.limit_units - self.window.units,
+            credit.limit_units - credit.units,
+        )
+        size = min(
+            self.window.limit_bytes - self.window.bytes,
+            credit.limit_bytes - credit.bytes,
+            connection.peer_payload,
+        )
+        if units < 1:
+            return None
+        return batch.head(units, size)
+
+    def _continue_begun(self, limit: int) -> list[bytes | memoryview] | None:
+        return None
+
+    def _move_to(self, standing: Standing) -> None:
+        position = standing.position
+        if position < min(self.stored, self._highest):
+            raise ProtocolViolation(
+                Code.POSITION_LOST,
+                f"the receiver is at {position} and had acknowledged {self.stored}",
+            )
+        proof = standing.proof
+        if (
+            proof is not None
+            and proof.position == position
+            and self.verify(proof) is False
+        ):
+            raise ProtocolViolation(
+                Code.PROOF_MISMATCH,
+                f"the receiver holds other events before position {position}",
+            )
+        self.position = position
+        self.stored = max(self.stored, position)
+        self._highest = max(self._highest, position)
+        self.stream.stored_moved(position)
+
+    def _forget(self, ack: Ack) -> None:
+        self.stream.stored_moved(min(self.stored, self._highest))
+
+    def _rewind(self) -> None:
+        self.position = min(self.stored, self._highest)

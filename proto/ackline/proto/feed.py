@@ -1,0 +1,326 @@
+"""Where an event sender takes its batches from, and the buffer that runs write into.
+
+An `EventFeed` is read at positions, by any number of senders; a batch is encoded once
+and shared by all of them. `EventBuffer` is the feed in memory: the replay buffer of a
+publisher and of a run.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate
+from typing import TYPE_CHECKING, Protocol
+
+from ackline.proto.batches import (
+    DEFINITION_KIND,
+    Batch,
+    encode_batch,
+    encode_entries,
+    kind_definition,
+    merge,
+)
+from ackline.proto.kinds import KindTable
+from ackline.proto.proofs import ProofSum
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ackline.proto.messages import End
+
+__all__ = ["EventBuffer", "EventFeed"]
+
+BATCH_BYTES = 64 * 2**10
+"""Most payload bytes sealed into one batch: small enough that a token of another
+stream does not wait long behind it, large enough that its 24-byte header and one call
+each of encode, CRC and write are nothing beside it."""
+
+SMALL_BATCH = 4 * 2**10
+"""A reader that is behind gets neighbours below this size merged into one frame."""
+
+
+class EventFeed(Protocol):
+    """A sequence of events that senders read at their own positions."""
+
+    generation: int
+    kinds: KindTable
+
+    @property
+    def first_id(self) -> int:
+        """The oldest retained id."""
+        ...
+
+    @property
+    def next_id(self) -> int:
+        """The id after the newest."""
+        ...
+
+    @property
+    def end(self) -> End | None:
+        """How the sequence ended, once it has."""
+        ...
+
+    def next_batch(self, position: int) -> Batch | None:
+        """Return events from `position` on, or None if there are none at the moment.
+
+        After None every watcher is called when that may have changed.
+        """
+        ...
+
+    def sum_at(self, position: int) -> ProofSum | None:
+        """Return the running sums of everything before `position`, if known."""
+        ...
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called when there may be more."""
+        ...
+
+    def unwatch(self, wake: Callable[[], None]) -> None:
+        """End `watch`."""
+        ...
+
+
+class EventBuffer:
+    """Events in memory, from the oldest that somebody may still want.
+
+    The producer calls `append()` and stops while `full`; readers call `next_batch()`.
+    `set_floor()` says what nobody needs any more.
+
+    Args:
+        generation: identifies this sequence of events (SPEC.md §1).
+        max_events: events held before `full`.
+        max_bytes: bytes of bodies and entries held before `full`.
+        keep: hold what is below the floor too, as long as there is room: for runs,
+            where a late reader may want the beginning. A publisher lets it go at once.
+        start: id of the first event.
+        sums: the sums of everything before `start`, where known, for proofs.
+        kinds: the names of kinds; definitions go into the batches if `define` is set.
+        define: whether to tell readers of kinds that are added later.
+    """
+
+    def __init__(
+        self,
+        *,
+        generation: int,
+        max_events: int,
+        max_bytes: int,
+        keep: bool = False,
+        start: int = 0,
+        sums: ProofSum | None = None,
+        kinds: KindTable | None = None,
+        define: bool = False,
+    ) -> None:
+        self.generation = generation
+        self.kinds = KindTable() if kinds is None else kinds
+        self.end: End | None = None
+        self.floor = start
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._keep = keep
+        self._define = define
+        self._starts: list[int] = []
+        self._batches: list[Batch] = []
+        if sums is None and start == 0:
+            sums = ProofSum()
+        self._sums: list[ProofSum] = [] if sums is None else [sums]
+        self._bytes = 0
+        self._first = self._sealed = self._next = start
+        self._tail: list[bytes] = []
+        self._tail_kinds: list[int] | None = None
+        self._definitions: list[bytes] = []
+        self._watchers: dict[Callable[[], None], None] = {}
+        self._idle = False
+        self._below: Callable[[], None] | None = None
+
+    @property
+    def first_id(self) -> int:
+        """The oldest retained id."""
+        return self._first
+
+    @property
+    def next_id(self) -> int:
+        """The id of the next event to be appended."""
+        return self._next
+
+    @property
+    def retained_bytes(self) -> int:
+        """Bytes held: bodies and four for every entry."""
+        return self._bytes
+
+    @property
+    def full(self) -> bool:
+        """Whether the producer has to wait for its slowest reader."""
+        if not self._over():
+            return False
+        self._trim()
+        return self._over()
+
+    def on_room(self, callback: Callable[[], None] | None) -> None:
+        """Have `callback` called once when the floor rises, to look at `full` again."""
+        self._below = callback
+
+    def append(self, body: bytes, kind: int = 0) -> None:
+        """Add one event; the caller looks at `full` and at MAX_EVENT."""
+        if kind or self._tail_kinds is not None:
+            if self._tail_kinds is None:
+                self._tail_kinds = [0] * len(self._tail)
+            self._tail_kinds.append(kind)
+        self._tail.append(body)
+        self._bytes += len(body) + 4
+        self._next += 1
+        if self._idle:
+            self._wake()
+
+    def define(self, name: str) -> int:
+        """Return the number of a kind, giving it one if it has none.
+
+        Raises:
+            UsageError: there are 239 kinds already.
+        """
+        number = self.kinds.number_of(name)
+        if number is not None:
+            return number
+        number = self.kinds.define(name)
+        if self._define:
+            self._seal()
+            self._definitions.append(kind_definition(number, name))
+        return number
+
+    def finish(self, end: End) -> None:
+        """State the end; nothing is appended after it."""
+        if self.end is None:
+            self.end = end
+            self._wake()
+
+    def set_floor(self, position: int) -> None:
+        """Let go of everything before `position`, as far as nothing else wants it."""
+        if position > self.floor:
+            self.floor = position
+            if not self._keep:
+                self._trim()
+            if self._below is not None:
+                callback, self._below = self._below, None
+                callback()
+
+    def next_batch(self, position: int) -> Batch | None:
+        """Return events from `position` on, or None."""
+        if position >= self._sealed:
+            if not self._tail:
+                self._idle = True
+                return None
+            self._seal()
+        at = bisect_right(self._starts, position) - 1
+        if at < 0:
+            return None
+        batch = self._batches[at]
+        if batch.first_id < position:
+            return batch.tail(position)
+        if len(batch.payload) >= SMALL_BATCH or at + 1 >= len(self._batches):
+            return batch
+        return self._merged(at)
+
+    def sum_at(self, position: int) -> ProofSum | None:
+        """Return the sums of all events before `position`, or None if trimmed."""
+        if not self._first <= position <= self._next:
+            return None
+        self._seal()
+        if not self._starts:
+            return self._sums[0] if self._sums else None
+        at = bisect_right(self._starts, position) - 1
+        before = self._sum_before(at)
+        if before is None:
+            return None
+        batch = self._batches[at]
+        if batch.first_id == position:
+            return before
+        return before.extended(*batch.proof_parts(position))
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called when there may be more."""
+        self._watchers[wake] = None
+
+    def unwatch(self, wake: Callable[[], None]) -> None:
+        """End `watch`."""
+        self._watchers.pop(wake, None)
+
+    def _over(self) -> bool:
+        return (
+            self._next - self._first >= self._max_events
+            or self._bytes >= self._max_bytes
+        )
+
+    def _wake(self) -> None:
+        self._idle = False
+        for wake in tuple(self._watchers):
+            wake()
+
+    def _seal(self) -> None:
+        tail, kinds = self._tail, self._tail_kinds
+        if not tail:
+            return
+        self._tail, self._tail_kinds = [], None
+        if self._definitions:
+            entries = [(DEFINITION_KIND, body) for body in self._definitions]
+            self._bytes += sum(4 + len(body) for body in self._definitions)
+            entries += zip(kinds or [0] * len(tail), tail, strict=True)
+            self._definitions = []
+            self._keep_batch(encode_entries(self._sealed, entries))
+            return
+        sizes = list(accumulate(map(len, tail)))
+        begin = 0
+        while begin < len(tail):
+            done = sizes[begin - 1] if begin else 0
+            # Four bytes an entry are added below: with tiny bodies they are most of it.
+            stop = min(
+                max(begin + 1, bisect_right(sizes, done + BATCH_BYTES)),
+                begin + BATCH_BYTES // 8,
+            )
+            part = tail if stop - begin == len(tail) else tail[begin:stop]
+            self._keep_batch(
+                encode_batch(
+                    self._sealed, part, None if kinds is None else kinds[begin:stop]
+                )
+            )
+            begin = stop
+
+    def _keep_batch(self, batch: Batch) -> None:
+        self._starts.append(batch.first_id)
+        self._batches.append(batch)
+        self._sealed = batch.next_id
+
+    def _merged(self, at: int) -> Batch:
+        size, stop = 0, at
+        while stop < len(self._batches):
+            size += len(self._batches[stop].payload)
+            if size > BATCH_BYTES:
+                break
+            stop += 1
+        return merge(self._batches[at : max(stop, at + 1)])
+
+    def _sum_before(self, at: int) -> ProofSum | None:
+        """Sums before batch `at`; each batch is summed once, and only if needed."""
+        if not self._sums:
+            return None
+        while len(self._sums) <= at:
+            batch = self._batches[len(self._sums) - 1]
+            self._sums.append(self._sums[-1].extended(*batch.proof_parts()))
+        return self._sums[at]
+
+    def _trim(self) -> None:
+        cut = 0
+        for batch in self._batches:
+            if batch.next_id > self.floor or (self._keep and not self._over()):
+                break
+            cut += 1
+            self._bytes -= len(batch.payload) - 4
+            self._first = batch.next_id
+        if not cut:
+            return
+        if self._sums:
+            if cut < len(self._batches):
+                self._sum_before(cut)
+            else:
+                last = self._sum_before(cut - 1)
+                assert last is not None
+                self._sums.append(last.extended(*self._batches[cut - 1].proof_parts()))
+            del self._sums[:cut]
+        del self._starts[:cut], self._batches[:cut]

@@ -1,0 +1,223 @@
+"""Cuts the byte stream of one connection into frames, without copying large bodies.
+
+The caller reads from its socket into `FrameReader.buffer()` and reports the count to
+`FrameReader.received()`, which hands every complete, CRC-checked frame to a function.
+Small frames are parsed where they were read: in one scratch buffer that all
+connections of a process share, because it is empty again whenever `received()`
+returns. A body that is not complete is given its own place, asked from the stream it
+belongs to, and the next reads go straight there: a chunk is never copied between the
+kernel and the disk.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ackline.proto.checksums import crc32c
+from ackline.proto.errors import Code, ProtocolViolation
+from ackline.proto.frames import HEADER, HEADER_SIZE
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["SCRATCH_SIZE", "FrameReader", "FrameSink", "scratch_buffer"]
+
+SCRATCH_SIZE = 256 * 2**10
+"""Bytes read at once where nothing better is known: one largest default payload."""
+
+BULK_HEAD = 512
+"""Bytes offered after a body that was read in place: most likely the next header of
+the same transfer follows, and what is read beyond it must be copied."""
+
+CHECKED = HEADER_SIZE - 4
+"""Header bytes that the CRC covers."""
+
+
+class FrameSink(Protocol):
+    """What a reader needs of the connection it serves."""
+
+    def frame_received(
+        self,
+        kind: int,
+        flags: int,
+        fragment: int,
+        stream_id: int,
+        sequence: int,
+        payload: memoryview,
+        crc: int,
+        in_place: bool,
+    ) -> None:
+        """Take one frame; `payload` is valid during the call, unless `in_place`."""
+
+    def place_for(
+        self, kind: int, fragment: int, stream_id: int, sequence: int, length: int
+    ) -> memoryview | None:
+        """Return where an incomplete body belongs, or None for a buffer of its own."""
+
+
+def scratch_buffer() -> memoryview:
+    """Make a scratch buffer for all readers of one event loop."""
+    return memoryview(bytearray(SCRATCH_SIZE))
+
+
+class FrameReader:
+    """The receiving end of one connection's bytes.
+
+    Call `buffer()`, read into it, call `received(n)`; repeat. `hold()` stops parsing
+    after the current frame, `release()` goes on with what had been read.
+
+    Args:
+        sink: takes the frames.
+        scratch: from `scratch_buffer()`; shared.
+        max_payload: bytes; a header that states more is refused before anything is
+            buffered for it (SPEC.md §3).
+    """
+
+    __slots__ = (
+        "_body",
+        "_bulk",
+        "_checked",
+        "_filled",
+        "_header",
+        "_held",
+        "_in_place",
+        "_rest",
+        "_sink",
+        "bytes",
+        "frames",
+        "max_payload",
+        "read_size",
+        "scratch",
+    )
+
+    def __init__(
+        self, sink: FrameSink, scratch: memoryview, *, max_payload: int, read_size: int
+    ) -> None:
+        self._sink = sink
+        self.scratch = scratch
+        self.max_payload = max_payload
+        self.read_size = read_size
+        self.frames = 0
+        self.bytes = 0
+        self._rest = b""
+        self._held = False
+        self._header: tuple[int, int, int, int, int, int, int] | None = None
+        self._body: memoryview | None = None
+        self._checked = b""
+        self._filled = 0
+        self._in_place = False
+        self._bulk = False
+
+    def buffer(self) -> memoryview:
+        """Return where the next bytes go; never empty."""
+        body = self._body
+        if body is not None:
+            return body[self._filled :]
+        rest = len(self._rest)
+        if rest:
+            self.scratch[:rest] = self._rest
+        if self._bulk:
+            return self.scratch[rest : max(BULK_HEAD, rest + HEADER_SIZE)]
+        return self.scratch[rest : max(self.read_size, rest + HEADER_SIZE)]
+
+    def received(self, count: int) -> None:
+        """Take `count` bytes that were read into `buffer()`.
+
+        Raises:
+            ProtocolViolation: a header or CRC is wrong, or the sink refused a frame.
+        """
+        self.bytes += count
+        if self._body is not None:
+            self._filled += count
+            if self._filled == len(self._body):
+                self._finish_body()
+            return
+        end = len(self._rest) + count
+        self._rest = b""
+        self._parse(self.scratch, end)
+
+    def feed(self, data: Buffer) -> None:
+        """Take bytes that were read elsewhere: for tests and simple transports."""
+        view = memoryview(data).cast("B")
+        while view:
+            place = self.buffer()
+            n = min(len(place), len(view))
+            place[:n] = view[:n]
+            self.received(n)
+            view = view[n:]
+
+    def hold(self) -> None:
+        """Stop handing out frames after the current one."""
+        self._held = True
+
+    def release(self) -> None:
+        """Go on after `hold()`, with what had been read by then first."""
+        self._held = False
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._parse(memoryview(rest), len(rest))
+
+    def _parse(self, data: memoryview, end: int) -> None:
+        at = 0
+        while not self._held and end - at >= HEADER_SIZE:
+            header = HEADER.unpack_from(data, at)
+            length = header[0]
+            if length > self.max_payload:
+                raise ProtocolViolation(
+                    Code.FRAME_TOO_LARGE,
+                    f"payload of {length} bytes, the limit is {self.max_payload}",
+                )
+            start = at + HEADER_SIZE
+            stop = start + length
+            if stop > end:
+                self._begin_body(header, data[at:start], data[start:end])
+                return
+            self._bulk = False
+            self._deliver(
+                header, data[at : at + CHECKED], data[start:stop], in_place=False
+            )
+            at = stop
+        self._rest = bytes(data[at:end])
+
+    def _begin_body(
+        self,
+        header: tuple[int, int, int, int, int, int, int],
+        raw: memoryview,
+        head: memoryview,
+    ) -> None:
+        length, kind, _flags, fragment, stream_id, sequence, _crc = header
+        place = self._sink.place_for(kind, fragment, stream_id, sequence, length)
+        self._in_place = place is not None
+        body = memoryview(bytearray(length)) if place is None else place
+        body[: len(head)] = head
+        self._checked = bytes(raw[:CHECKED])
+        self._header, self._body, self._filled = header, body, len(head)
+
+    def _finish_body(self) -> None:
+        header, body = self._header, self._body
+        assert header is not None
+        assert body is not None
+        self._header = self._body = None
+        self._bulk = True
+        self._deliver(header, self._checked, body, in_place=self._in_place)
+
+    def _deliver(
+        self,
+        header: tuple[int, int, int, int, int, int, int],
+        checked: Buffer,
+        payload: memoryview,
+        *,
+        in_place: bool,
+    ) -> None:
+        _length, kind, flags, fragment, stream_id, sequence, crc = header
+        payload_crc = crc32c(payload)
+        if crc32c(checked, payload_crc) != crc:
+            raise ProtocolViolation(
+                Code.BAD_CRC,
+                f"the CRC of a frame of type 0x{kind:02x} on stream {stream_id} with"
+                f" sequence number {sequence} does not match its bytes",
+            )
+        self.frames += 1
+        self._sink.frame_received(
+            kind, flags, fragment, stream_id, sequence, payload, payload_crc, in_place
+        )

@@ -1,0 +1,193 @@
+"""The receiving half of a stream: what both kinds of unit have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from ackline.proto.messages import Ack, Durability, Proof, Standing
+from ackline.proto.windows import Grant
+
+if TYPE_CHECKING:
+    from ackline.proto.messages import End
+    from ackline.proto.stream import Stream
+    from ackline.proto.windows import Budget
+
+__all__ = ["Receiver"]
+
+
+class Receiver(ABC):
+    """Receives units in order, checks them, and states what is kept.
+
+    In: frames, through the connection; `stored()` and `consumed()` from whoever keeps
+    or uses the units. Out: notices, and `ack()`, which the connection calls when an
+    ACK is due.
+
+    Attributes:
+        stream: whose half this is.
+        grant: the window, as granted and as used.
+        durability: what an ACK promises.
+        stored: position below which everything is kept; the END counts as one once
+            `end_stored()` was called.
+        consumed: position the consumer has reached.
+        end: the END, once it has come.
+        duplicates, received_units: since the start, for statistics.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        budget: Budget,
+        durability: Durability,
+        position: int = 0,
+    ) -> None:
+        self.stream = stream
+        self.budget = budget
+        self.grant = Grant()
+        self.durability = durability
+        self.stored = position
+        self.consumed = position
+        self.log_position = 0
+        self.end: End | None = None
+        self.end_number: int | None = None
+        self.duplicates = 0
+        self.received_units = 0
+        self.retry_after = 0.0
+        self.retry_code = 0
+        self.rewind_due = False
+        self._promised = 0
+        self._settled = 0
+        self._queued = False
+
+    # In
+
+    def begin_early(self, limit_units: int, limit_bytes: int) -> bool:
+        """Begin with the window a client may use from OPEN on (SPEC.md §9.2).
+
+        Returns:
+            False if there is no memory for it.
+        """
+        if not self.budget.take(limit_bytes):
+            return False
+        self._promised = limit_bytes
+        self.grant.restart(limit_units, limit_bytes)
+        return True
+
+    def grow(self) -> None:
+        """Grant the first window of a stream that is accepted."""
+        self._top_up()
+
+    def attach(self) -> None:
+        """Begin an attachment, with a new window from 0."""
+        self._release_budget()
+        self.grant.restart(0, 0)
+        self._settled = 0
+        self.retry_after = 0.0
+        self.rewind_due = False
+        self._top_up()
+
+    def detach(self) -> None:
+        """Stop: the connection is gone. What was promised is promised no more."""
+        self._release_budget()
+        self.grant.restart(0, 0)
+        self._settled = 0
+
+    def end_received(self, number: int, end: End) -> bool:
+        """Take the END; return whether it is new."""
+        self._check_end(number)
+        if self.end is not None:
+            self.duplicates += 1
+            self.stream.ack_due()
+            return False
+        self.end, self.end_number = end, number
+        return True
+
+    def end_stored(self) -> None:
+        """State that everything is kept, the END included: acknowledge it."""
+        assert self.end_number is not None
+        self.stored = self.end_number + 1
+        self.stream.ack_due()
+
+    # Out
+
+    def ack(self) -> tuple[int, Ack, bool]:
+        """Return position, ACK and REWIND as they are now."""
+        rewind, self.rewind_due = self.rewind_due, False
+        retry_after, self.retry_after = self.retry_after, 0.0
+        return (
+            self.stored,
+            Ack(
+                limit_units=self.grant.limit_units,
+                limit_bytes=self.grant.limit_bytes,
+                consumed=self.consumed,
+                durability=self.durability,
+                ranges=self.ranges(),
+                retry_after=retry_after,
+                code=self.retry_code if retry_after else 0,
+                log_position=self.log_position,
+            ),
+            rewind,
+        )
+
+    def standing(self, *, verified: bool = False) -> Standing:
+        """Return where this half stands, for OPENED and RESUMED."""
+        return Standing(
+            generation=self.stream.generation,
+            epoch=self.stream.epoch,
+            position=self.stored,
+            durable=self.stored,
+            limit_units=self.grant.limit_units,
+            limit_bytes=self.grant.limit_bytes,
+            ranges=self.ranges(),
+            held=self.held()[0],
+            held_crc=self.held()[1],
+            proof=self.proof(),
+            verified=verified,
+            paused=self.stream.paused_here,
+            outcome=self.stream.outcome,
+            log_position=self.log_position,
+        )
+
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """Return what is stored beyond `stored`, as [first, end) pairs."""
+        return ()
+
+    def held(self) -> tuple[int, int]:
+        """Return bytes of the incomplete chunk `stored`, and their CRC."""
+        return (0, 0)
+
+    def _take_credit(self, units: int, size: int) -> None:
+        """Count against both windows; connection credit is returned at once."""
+        connection = self.stream.connection
+        assert connection is not None
+        self.grant.take(units, size)
+        connection.arrived(units, size)
+
+    def _settle(self, size: int) -> None:
+        """Give back the memory of bytes that were used or discarded."""
+        self._settled += size
+        give = min(size, self._promised)
+        self._promised -= give
+        self._top_up()
+        self.budget.give(give)
+
+    def _release_budget(self) -> None:
+        promised, self._promised = self._promised, 0
+        if promised:
+            self.budget.give(promised)
+
+    def close(self) -> None:
+        """End: give back all memory."""
+        self._release_budget()
+
+    @abstractmethod
+    def proof(self) -> Proof | None:
+        """Return a proof over everything received, or None."""
+
+    @abstractmethod
+    def _top_up(self) -> None:
+        """Raise the window as far as memory and consumer allow."""
+
+    @abstractmethod
+    def _check_end(self, number: int) -> None: ...

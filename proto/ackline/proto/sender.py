@@ -1,0 +1,208 @@
+"""The sending half of a stream: what both kinds of unit have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from ackline.proto.errors import Code, ProtocolViolation
+from ackline.proto.frames import FrameType, encode_frame
+from ackline.proto.lifecycle import TERMINAL
+from ackline.proto.messages import Ack, End, Intent, Standing, encode
+from ackline.proto.windows import Window
+
+if TYPE_CHECKING:
+    from ackline.proto.stream import Stream
+
+__all__ = ["Sender"]
+
+
+class Sender(ABC):
+    """Sends units in order within two windows, and forgets what is acknowledged.
+
+    In: `acknowledged()`, `hold()`, `attach()`, `detach()`, and the units as the
+    subclasses take them. Out: `next_frame()`, called by the scheduler.
+
+    Attributes:
+        stream: whose half this is.
+        window: the stream's own window.
+        stored: position below which everything is acknowledged, as durable as ACK
+            says; the END counts as one.
+        durability: as last told by the receiver.
+        consumed: as last told by the receiver.
+        log_position: as last told by the receiver (publish).
+        end: the END to send, or sent.
+        sent_units, replayed_units: since the start of the stream, for statistics.
+    """
+
+    def __init__(self, stream: Stream, *, priority: int, position: int = 0) -> None:
+        self.stream = stream
+        self.priority = priority
+        self.deficit = 0
+        self.scheduled = False
+        self.window = Window()
+        self.stored = position
+        self.durability = 0
+        self.consumed = position
+        self.log_position = 0
+        self.end: End | None = None
+        self.end_sent = False
+        self.held_until = 0.0
+        self.sent_units = 0
+        self.replayed_units = 0
+        self._attached = False
+        self._highest = position
+        self._stalled = False
+
+    # In
+
+    def attach(self, standing: Standing) -> None:
+        """Go on where the receiver stands, within its new window.
+
+        Raises:
+            ProtocolViolation: position_lost or proof_mismatch: the receiver does not
+                have what it acknowledged.
+        """
+        self.begin(standing.limit_units, standing.limit_bytes)
+        self._move_to(standing)
+        self.log_position = standing.log_position
+        self.wake()
+
+    def begin(self, limit_units: int, limit_bytes: int) -> None:
+        """Begin an attachment, or the time before OPENED with its initial window."""
+        self._attached = True
+        self.window.restart(limit_units, limit_bytes)
+        self.end_sent = False
+        self.held_until = 0.0
+
+    def limits(self, limit_units: int, limit_bytes: int) -> None:
+        """Take the limits of OPENED after data was sent without waiting for it."""
+        if self.window.raise_to(limit_units, limit_bytes):
+            self.wake()
+
+    def detach(self) -> None:
+        """Stop: the connection is gone."""
+        self._attached = False
+
+    def acknowledged(self, position: int, ack: Ack, *, rewind: bool, now: float) -> int:
+        """Take the receiver's state; return how many units are newly stored.
+
+        Raises:
+            ProtocolViolation: it acknowledges what was never sent.
+        """
+        if position > self._highest + self.end_sent:
+            raise ProtocolViolation(
+                Code.BAD_FRAME,
+                f"ACK of position {position}, only {self._highest} units were sent",
+            )
+        new = max(0, position - self.stored)
+        self.stored = max(self.stored, position)
+        self.durability = ack.durability
+        self.consumed = ack.consumed
+        self.log_position = max(self.log_position, ack.log_position)
+        self.window.raise_to(ack.limit_units, ack.limit_bytes)
+        self._forget(ack)
+        if ack.retry_after > 0:
+            self.held_until = now + ack.retry_after
+        if rewind:
+            self.end_sent = False
+            self._rewind()
+        self.wake()
+        return new
+
+    @property
+    def acknowledged_units(self) -> int:
+        """Position of the units that are acknowledged, the END not counted."""
+        return min(self.stored, self._highest)
+
+    @property
+    def end_acknowledged(self) -> bool:
+        """Whether the receiver has everything, the END included."""
+        return self.end_sent and self.stored > self._highest
+
+    # Out
+
+    def wake(self) -> None:
+        """Have the scheduler ask for the next frame."""
+        connection = self.stream.connection
+        if connection is not None and self._attached:
+            connection.activate(self)
+
+    def next_frame(self, limit: int) -> list[bytes | memoryview] | None:
+        """Return the parts of the next data frame, or None if there is none now."""
+        stream = self.stream
+        connection = stream.connection
+        if (
+            connection is None
+            or not self._attached
+            or stream.lifecycle.state in TERMINAL
+            or stream.cancelling
+        ):
+            return None
+        if stream.paused or self.held_until > connection.now:
+            return self._continue_begun(limit)
+        return self._next(limit)
+
+    def _end_frame(self, number: int) -> list[bytes | memoryview]:
+        assert self.end is not None
+        self.end_sent = True
+        return [
+            encode_frame(
+                FrameType.END,
+                encode(self.end),
+                stream_id=self.stream.id,
+                sequence=number,
+            )
+        ]
+
+    def _room(self, units: int, size: int) -> bool:
+        """Tell whether both windows have room; count the stall if not."""
+        connection = self.stream.connection
+        assert connection is not None
+        if not self.window.fits(units, size):
+            if not self._stalled:
+                self._stalled = True
+                connection.stats.stalls_stream += 1
+            return False
+        if not connection.credit.fits(units, size):
+            connection.starving(self)
+            return False
+        self._stalled = False
+        return True
+
+    def _reserve(self, units: int, size: int) -> None:
+        connection = self.stream.connection
+        assert connection is not None
+        self.window.reserve(units, size)
+        connection.credit.reserve(units, size)
+
+    def _count(self, first: int, next_unit: int) -> None:
+        """Count units as sent; those sent before are replays."""
+        self.sent_units += next_unit - first
+        if first < self._highest:
+            self.replayed_units += min(self._highest, next_unit) - first
+        self._highest = max(self._highest, next_unit)
+        self.stream.unit_moved()
+
+    def fail(self, code: int, text: str) -> None:
+        """End with intent failed after the last unit that is complete."""
+        self.finish(End(intent=Intent.FAILED, code=code, text=text))
+
+    @abstractmethod
+    def finish(self, end: End) -> None:
+        """Send END after the last unit."""
+
+    @abstractmethod
+    def _next(self, limit: int) -> list[bytes | memoryview] | None: ...
+
+    @abstractmethod
+    def _continue_begun(self, limit: int) -> list[bytes | memoryview] | None: ...
+
+    @abstractmethod
+    def _move_to(self, standing: Standing) -> None: ...
+
+    @abstractmethod
+    def _forget(self, ack: Ack) -> None: ...
+
+    @abstractmethod
+    def _rewind(self) -> None: ...

@@ -1,0 +1,459 @@
+"""The server's end of a connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ackline.proto.chunk_receiver import ChunkReceiver
+from ackline.proto.connection import Connection, Phase
+from ackline.proto.errors import Code, ProtocolViolation
+from ackline.proto.event_receiver import EventReceiver
+from ackline.proto.frames import MORE, FrameType, encode_frame
+from ackline.proto.limits import EARLY_BYTES, EARLY_UNITS, MAX_REQUESTS, validated
+from ackline.proto.messages import (
+    Cancel,
+    Configure,
+    Delete,
+    Durability,
+    Hello,
+    List,
+    Open,
+    Opened,
+    Outcome,
+    PublishDetail,
+    Resume,
+    Resumed,
+    Seal,
+    Standing,
+    Status,
+    UploadDetail,
+    Welcome,
+    decode,
+    encode,
+    open_detail,
+    raw,
+)
+from ackline.proto.notices import (
+    CancelReceived,
+    HelloReceived,
+    OpenReceived,
+    ReleaseReceived,
+    RequestReceived,
+    ResumeReceived,
+    SessionConfirmed,
+)
+from ackline.proto.stream import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ackline.proto.buffers import BufferPool
+    from ackline.proto.messages import (
+        Done,
+        Error,
+        Limits,
+        Listed,
+        OpenedDetail,
+        ResumedStream,
+        ResumeStream,
+        Session,
+        StatusReport,
+    )
+    from ackline.proto.notices import Notice
+    from ackline.proto.stats import Stats
+    from ackline.proto.windows import Budget
+
+__all__ = ["VERSION", "ServerConnection"]
+
+VERSION = 1
+"""The version of SPEC.md this core speaks, and the oldest."""
+
+RESUMED_AT_ONCE = 100
+"""Streams in one RESUMED frame: a Standing with proof is about 60 bytes, with an
+outcome and object up to some kilobytes, and the frame must fit the peer's limit."""
+
+OVERLOADED_RETRY = 1.0
+"""Seconds after which a refused OPEN may be tried again."""
+
+
+class ServerConnection(Connection):
+    """Answers a client.
+
+    Notices to be answered: `HelloReceived` with `welcome()` or `fail()`,
+    `ResumeReceived` with `resumed()`, `OpenReceived` with `accept()` or `refuse()`,
+    `RequestReceived` with `reply()`. Until `welcome()` no further frame is read, until
+    `resumed()` neither.
+
+    Args:
+        limits: what the server enforces.
+        scratch, notify, on_output, now, stats: see `Connection`.
+        pool: buffers for chunks.
+        budget: memory for windows.
+        max_chunks: window of one upload, in chunks.
+    """
+
+    is_client = False
+
+    def __init__(
+        self,
+        *,
+        limits: Limits,
+        scratch: memoryview,
+        notify: Callable[[Notice], None],
+        on_output: Callable[[], None],
+        now: float,
+        stats: Stats,
+        pool: BufferPool,
+        budget: Budget,
+        max_chunks: int,
+    ) -> None:
+        super().__init__(
+            limits=limits,
+            scratch=scratch,
+            notify=notify,
+            on_output=on_output,
+            now=now,
+            stats=stats,
+        )
+        self.pool = pool
+        self.budget = budget
+        self.max_chunks = max_chunks
+        self._requests: set[int] = set()
+        self._resume: list[ResumeStream] = []
+        self._wants_resume = False
+        self._grant.restart(EARLY_UNITS, EARLY_BYTES)
+
+    # Answers
+
+    def welcome(
+        self, *, agent: str, identity: str, session: Session | None, ttl: float
+    ) -> None:
+        """Answer HELLO; `session` is None if the client said it will resume."""
+        self.phase = Phase.GREETED if self._wants_resume else Phase.OPEN
+        self._grant.limit_units = self.limits.window_units
+        self._grant.limit_bytes = self.limits.window_bytes
+        self.reader.max_payload = self.limits.max_payload
+        self.reader.read_size = len(self.reader.scratch)
+        self.send(
+            FrameType.WELCOME,
+            Welcome(
+                version=VERSION,
+                agent=agent,
+                identity=identity,
+                limits=self.limits,
+                session=session,
+                session_ttl=ttl,
+            ),
+        )
+        self._go_on()
+
+    def resumed(
+        self,
+        session: Session,
+        answers: Sequence[ResumedStream],
+        streams: Sequence[Stream],
+        *,
+        code: int = 0,
+        text: str = "",
+    ) -> None:
+        """Answer RESUME.
+
+        Args:
+            session: with its successor token; a new one if `code` is not 0.
+            answers: one for every stream named.
+            streams: those that go on; they are carried by this connection now.
+            code: why nothing was resumed, or 0.
+            text: for the client's caller.
+        """
+        for at in range(0, max(len(answers), 1), RESUMED_AT_ONCE):
+            part = tuple(answers[at : at + RESUMED_AT_ONCE])
+            last = at + RESUMED_AT_ONCE >= len(answers)
+            self.send(
+                FrameType.RESUMED,
+                Resumed(code=code, text=text, session=session, streams=part),
+                flags=0 if last else MORE,
+            )
+        self.phase = Phase.OPEN
+        for stream in streams:
+            if stream.sender is not None:
+                stream.sender.wake()
+        self._go_on()
+
+    def accept(
+        self,
+        stream: Stream,
+        *,
+        existing: bool,
+        durability: Durability,
+        detail: OpenedDetail,
+        standing: Standing,
+    ) -> None:
+        """Answer OPEN; the stream's half, resource and generation are set."""
+        stream.opened = True
+        self.send(
+            FrameType.OPENED,
+            Opened(
+                existing=existing,
+                id=stream.resource,
+                durability=durability,
+                standing=standing,
+                detail=raw(detail),
+            ),
+            stream_id=stream.id,
+        )
+        if stream.sender is not None:
+            stream.sender.wake()
+
+    def refuse(
+        self, stream: Stream, code: int, text: str, *, retry_after: float = 0.0
+    ) -> None:
+        """Send ERROR for a stream; one that was not accepted is gone with it."""
+        super().refuse(stream, code, text, retry_after=retry_after)
+        if not stream.opened:
+            self.drop(stream)
+
+    def drop(self, stream: Stream) -> None:
+        """Carry a stream no more, without an outcome."""
+        stream.released = True
+        self.forget(stream)
+        if stream.receiver is not None:
+            stream.receiver.close()
+
+    def still_stopping(self, stream: Stream, outcome: Outcome) -> None:
+        """Say that user code takes its time."""
+        self._control.append(self.outcome_frame(stream.id, outcome))
+        self.output()
+
+    def reply(
+        self, request_id: int, message: Listed | StatusReport | Done | Outcome
+    ) -> None:
+        """Answer a request."""
+        self._requests.discard(request_id)
+        kind = _REPLIES[type(message).__name__]
+        self._control.append(encode_frame(kind, encode(message), sequence=request_id))
+        self.output()
+
+    def refuse_request(
+        self, request_id: int, code: int, text: str, *, retry_after: float = 0.0
+    ) -> None:
+        """Answer a request with ERROR."""
+        self._requests.discard(request_id)
+        self.error(code, text, request_id=request_id, retry_after=retry_after)
+
+    # Private
+
+    def _table(self) -> dict[FrameType, Callable[[int, int, int, memoryview], None]]:
+        return {
+            **self._common_table(),
+            FrameType.HELLO: self._hello,
+            FrameType.RESUME: self._resume_received,
+            FrameType.CONFIRM: self._confirm,
+            FrameType.OPEN: self._open,
+            FrameType.CANCEL: self._cancel,
+            FrameType.RELEASE: self._release,
+            FrameType.LIST: self._request_of(List),
+            FrameType.STATUS: self._request_of(Status),
+            FrameType.DELETE: self._request_of(Delete),
+            FrameType.SEAL: self._request_of(Seal),
+            FrameType.CONFIGURE: self._request_of(Configure),
+        }
+
+    def _allowed(self, kind: FrameType) -> bool:
+        match self.phase:
+            case Phase.NEW:
+                return kind in (FrameType.HELLO, FrameType.ERROR)
+            case Phase.GREETED:
+                return kind in (
+                    FrameType.RESUME,
+                    FrameType.ERROR,
+                    FrameType.CREDIT,
+                    FrameType.PING,
+                    FrameType.PONG,
+                    FrameType.GOAWAY,
+                )
+            case Phase.OPEN:
+                return kind not in (FrameType.HELLO, FrameType.RESUME)
+            case Phase.RESUMING | Phase.CLOSED:
+                return False
+
+    def _data_allowed(self, kind: FrameType) -> None:
+        if self.phase is not Phase.OPEN:
+            raise ProtocolViolation(
+                Code.BAD_FRAME if self.phase is Phase.NEW else Code.WRONG_STATE,
+                f"{kind.name} before the handshake was over",
+            )
+
+    def _wait(self) -> None:
+        """Read nothing further until the answer is known."""
+        self.reading = False
+        self.reader.hold()
+
+    def _go_on(self) -> None:
+        self.reading = True
+        try:
+            self.reader.release()
+        except ProtocolViolation as violation:
+            self.fail(violation.code, violation.text)
+
+    def _hello(
+        self, _flags: int, _stream_id: int, _sequence: int, payload: memoryview
+    ) -> None:
+        hello = decode(Hello, payload)
+        if not hello.oldest <= VERSION <= hello.version:
+            raise ProtocolViolation(
+                Code.UNSUPPORTED_VERSION,
+                f"the client speaks versions {hello.oldest} to {hello.version},"
+                f" this server speaks version {VERSION}",
+            )
+        self.peer_limits = validated(hello.limits, of_server=False)
+        self.peer_payload = hello.limits.max_payload
+        self.credit.restart(hello.limits.window_units, hello.limits.window_bytes)
+        self._wants_resume = hello.resume
+        self._wait()
+        self.notify(HelloReceived(hello))
+
+    def _resume_received(
+        self, flags: int, _stream_id: int, _sequence: int, payload: memoryview
+    ) -> None:
+        message = decode(Resume, payload)
+        self._resume += message.streams
+        if len(self._resume) > self.limits.max_streams:
+            raise ProtocolViolation(
+                Code.TOO_MANY_STREAMS,
+                f"RESUME names more than {self.limits.max_streams} streams",
+            )
+        if flags & MORE:
+            return
+        streams, self._resume = self._resume, []
+        self.phase = Phase.RESUMING
+        self._wait()
+        self.notify(ResumeReceived(message.session_id, message.token, streams))
+
+    def _confirm(
+        self, _flags: int, _stream_id: int, sequence: int, _payload: memoryview
+    ) -> None:
+        self.notify(SessionConfirmed(sequence))
+
+    def _open(
+        self, _flags: int, stream_id: int, _sequence: int, payload: memoryview
+    ) -> None:
+        message = decode(Open, payload)
+        if stream_id <= self.highest_id:
+            raise ProtocolViolation(
+                Code.WRONG_STATE,
+                f"stream id {stream_id} is not above {self.highest_id}",
+            )
+        stream = Stream(stream_id, message, notify=self.notify)
+        if len(self.streams) >= self.limits.max_streams:
+            self.highest_id = stream_id
+            self.error(
+                Code.TOO_MANY_STREAMS,
+                f"at most {self.limits.max_streams} streams are open at once:"
+                " end or release some",
+                stream_id=stream_id,
+            )
+            return
+        self.adopt([stream])
+        if self._early(stream):
+            self.notify(OpenReceived(stream, message))
+        else:
+            self.refuse(
+                stream,
+                Code.OVERLOADED,
+                "the memory for windows is used up: try again",
+                retry_after=OVERLOADED_RETRY,
+            )
+
+    def _early(self, stream: Stream) -> bool:
+        """Make the receiving half, for what may come before OPENED (SPEC.md §9.2)."""
+        detail = open_detail(stream.open)
+        units = size = 0
+        if isinstance(detail, UploadDetail):
+            stream.receiver = ChunkReceiver(
+                stream,
+                pool=self.pool,
+                budget=self.budget,
+                chunk_size=detail.chunk_size,
+                size=detail.size,
+                durability=Durability(detail.durability),
+                max_chunks=self.max_chunks,
+            )
+            early = detail.early
+        elif isinstance(detail, PublishDetail):
+            stream.receiver = EventReceiver(
+                stream,
+                budget=self.budget,
+                durability=Durability.SYNCED,
+                kinds=detail.kinds,
+            )
+            early = not stream.open.key
+        else:
+            return True
+        if early:
+            units, size = self.limits.initial_units, self.limits.initial_bytes
+        return stream.receiver.begin_early(units, size)
+
+    def _cancel(
+        self, _flags: int, stream_id: int, sequence: int, payload: memoryview
+    ) -> None:
+        message = decode(Cancel, payload)
+        if not stream_id:
+            self._request(sequence, message)
+            return
+        stream = self._stream(stream_id)
+        if stream is None:
+            return
+        if stream.outcome is not None:
+            self.outcome_due(stream)
+            return
+        if not stream.cancelling:
+            stream.cancelling = True
+            self.notify(CancelReceived(stream, message))
+
+    def _release(
+        self, _flags: int, stream_id: int, _sequence: int, _payload: memoryview
+    ) -> None:
+        stream = self._stream(stream_id)
+        if stream is not None:
+            self.drop(stream)
+            self.notify(ReleaseReceived(stream))
+
+    def _request_of(
+        self, message: type[List | Status | Delete | Seal | Configure]
+    ) -> Callable[[int, int, int, memoryview], None]:
+        def handle(_flags: int, _id: int, sequence: int, payload: memoryview) -> None:
+            self._request(sequence, decode(message, payload))
+
+        return handle
+
+    def _request(
+        self,
+        request_id: int,
+        message: List | Status | Delete | Seal | Configure | Cancel,
+    ) -> None:
+        if not request_id or request_id in self._requests:
+            raise ProtocolViolation(
+                Code.BAD_FRAME, f"request id {request_id} is 0 or in use"
+            )
+        if len(self._requests) >= MAX_REQUESTS:
+            raise ProtocolViolation(
+                Code.LIMIT_EXCEEDED, f"more than {MAX_REQUESTS} requests unanswered"
+            )
+        self._requests.add(request_id)
+        self.notify(RequestReceived(request_id, message))
+
+    def _stream_error(self, stream: Stream, message: Error) -> None:
+        """A client reports an error by cancelling; this says why, for the log."""
+
+    def _request_error(self, request_id: int, message: Error) -> None:
+        raise ProtocolViolation(
+            Code.WRONG_STATE, f"ERROR for request {request_id}, servers make none"
+        )
+
+
+_REPLIES = {
+    "Listed": FrameType.LISTED,
+    "StatusReport": FrameType.STATUS_REPORT,
+    "Done": FrameType.DONE,
+    "Outcome": FrameType.OUTCOME,
+}

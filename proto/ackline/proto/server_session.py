@@ -1,0 +1,233 @@
+"""A server's session: its streams, its tokens, and resuming both (SPEC.md §8)."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from ackline.proto.chunk_sender import ChunkSender
+from ackline.proto.errors import Code
+from ackline.proto.event_sender import EventSender
+from ackline.proto.messages import ResumedStream, ResumeStream, Standing
+
+if TYPE_CHECKING:
+    from ackline.proto.server_connection import ServerConnection
+    from ackline.proto.stream import Stream
+
+__all__ = ["ServerSession", "TokenCheck", "Tokens", "resume_stream", "sender_standing"]
+
+
+class TokenCheck(Enum):
+    """What a presented token is."""
+
+    VALID = "valid"
+    SUPERSEDED = "superseded"
+    INVALID = "invalid"
+
+
+class Tokens:
+    """The hashes of a session's tokens (SPEC.md §8.1).
+
+    Attributes:
+        current: the token that was confirmed last.
+        successor: one that was issued since and is not confirmed yet.
+        superseded: the one before `current`: told from a wrong one, for the log.
+    """
+
+    __slots__ = ("current", "successor", "superseded")
+
+    def __init__(
+        self,
+        current: bytes,
+        successor: bytes | None = None,
+        superseded: bytes | None = None,
+    ) -> None:
+        self.current = current
+        self.successor = successor
+        self.superseded = superseded
+
+    def present(self, token_hash: bytes) -> TokenCheck:
+        """Check a token; using a successor confirms it."""
+        if self.successor is not None and token_hash == self.successor:
+            self.confirm()
+        if token_hash == self.current:
+            return TokenCheck.VALID
+        if token_hash == self.superseded:
+            return TokenCheck.SUPERSEDED
+        return TokenCheck.INVALID
+
+    def issue(self, token_hash: bytes) -> None:
+        """Add a successor; one that was never confirmed is replaced."""
+        self.successor = token_hash
+
+    def confirm(self) -> None:
+        """Make the successor the only valid token."""
+        if self.successor is not None:
+            self.superseded, self.current = self.current, self.successor
+            self.successor = None
+
+
+class ServerSession:
+    """What a server keeps of a session, with or without a connection.
+
+    Attributes:
+        session_id, identity: as WELCOME said.
+        tokens: hashes only.
+        epoch: number of attachments.
+        streams: all that were opened and not released, by id.
+        connection: the one attached, or None.
+        detached_at: monotonic seconds since when there is none.
+    """
+
+    def __init__(
+        self, session_id: str, identity: str, tokens: Tokens, *, epoch: int = 1
+    ) -> None:
+        self.session_id = session_id
+        self.identity = identity
+        self.tokens = tokens
+        self.epoch = epoch
+        self.streams: dict[int, Stream] = {}
+        self.connection: ServerConnection | None = None
+        self.detached_at = 0.0
+
+
+def sender_standing(
+    stream: Stream, *, verified: bool = False, held: int = 0, held_crc: int = 0
+) -> Standing:
+    """Return where a sending half stands, for OPENED and RESUMED."""
+    sender = stream.sender
+    assert sender is not None
+    position = sender.stored
+    kinds: tuple[str, ...] = ()
+    if isinstance(sender, EventSender):
+        position, kinds = sender.position, sender.feed.kinds.listed()
+    return Standing(
+        generation=stream.generation,
+        epoch=stream.epoch,
+        position=position,
+        durable=position,
+        limit_units=0,
+        limit_bytes=0,
+        held=held,
+        held_crc=held_crc,
+        verified=verified,
+        paused=stream.paused_here,
+        kinds=kinds,
+        outcome=stream.outcome,
+    )
+
+
+def resume_stream(
+    stream: Stream, wanted: ResumeStream, connection: ServerConnection
+) -> ResumedStream:
+    """Bring one stream back on a new connection (SPEC.md §8.2).
+
+    Everything received on the old connection has been stored or dropped.
+    """
+    if stream.outcome is not None:
+        connection.adopt([stream])
+        return ResumedStream(stream.id, 0, "", _outcome_standing(stream))
+    if wanted.generation and wanted.generation != stream.generation:
+        return _gone(stream, Code.GENERATION_CHANGED, "it was deleted and made again")
+    connection.adopt([stream])
+    stream.peer_paused(paused=wanted.paused)
+    if stream.receiver is not None:
+        stream.receiver.attach()
+        if stream.receiver.stored < wanted.position:
+            return _gone(
+                stream,
+                Code.POSITION_LOST,
+                f"position {wanted.position} was acknowledged, {stream.receiver.stored}"
+                " is what is left: call a person",
+            )
+        return ResumedStream(stream.id, 0, "", stream.receiver.standing())
+    if isinstance(stream.sender, EventSender):
+        return _resume_events(stream, stream.sender, wanted)
+    assert isinstance(stream.sender, ChunkSender)
+    return _resume_chunks(stream, stream.sender, wanted)
+
+
+def _resume_events(
+    stream: Stream, sender: EventSender, wanted: ResumeStream
+) -> ResumedStream:
+    feed, position = sender.feed, wanted.position
+    if position > feed.next_id:
+        return _gone(
+            stream,
+            Code.POSITION_BEYOND,
+            f"position {position} was asked for, the newest is {feed.next_id}",
+        )
+    if position < feed.first_id:
+        return _gone(
+            stream,
+            Code.POSITION_TRIMMED,
+            f"position {position} was asked for, {feed.first_id} is the oldest kept",
+        )
+    verified = None if wanted.proof is None else sender.verify(wanted.proof)
+    if verified is False:
+        return _gone(
+            stream,
+            Code.PROOF_MISMATCH,
+            f"the client holds other events before {position}",
+        )
+    sender.begin(wanted.window_units, wanted.window_bytes)
+    sender.move(position)
+    return ResumedStream(
+        stream.id, 0, "", sender_standing(stream, verified=bool(verified))
+    )
+
+
+def _resume_chunks(
+    stream: Stream, sender: ChunkSender, wanted: ResumeStream
+) -> ResumedStream:
+    total = sender.total
+    if total is not None and wanted.position > total:
+        return _gone(
+            stream,
+            Code.POSITION_BEYOND,
+            f"chunk {wanted.position} was asked for, there are {total}",
+        )
+    ours = sender.prefix_crc(wanted.position)
+    proof = wanted.proof
+    verified = (
+        proof is not None and ours is not None and proof.position <= total_of(sender)
+    )
+    if verified and proof is not None and proof.bodies_crc != ours:
+        return _gone(
+            stream,
+            Code.PROOF_MISMATCH,
+            f"the client holds other bytes before chunk {wanted.position}",
+        )
+    sender.begin(wanted.window_units, wanted.window_bytes)
+    sender.move(wanted.position, held=wanted.held, held_crc=wanted.held_crc)
+    return ResumedStream(
+        stream.id,
+        0,
+        "",
+        sender_standing(
+            stream, verified=verified, held=wanted.held, held_crc=wanted.held_crc
+        ),
+    )
+
+
+def total_of(sender: ChunkSender) -> int:
+    """Return the number of chunks, or more than there can be."""
+    return 2**32 if sender.total is None else sender.total
+
+
+def _outcome_standing(stream: Stream) -> Standing:
+    assert stream.outcome is not None
+    position = stream.outcome.position
+    return Standing(
+        generation=stream.generation,
+        epoch=stream.epoch,
+        position=position,
+        durable=position,
+        limit_units=0,
+        limit_bytes=0,
+        outcome=stream.outcome,
+    )
+
+
+def _gone(stream: Stream, code: Code, text: str) -> ResumedStream:
+    return ResumedStream(stream.id, code, text, None)

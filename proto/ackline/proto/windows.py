@@ -1,0 +1,139 @@
+"""Windows in units and bytes, and the memory they are granted from (SPEC.md §12).
+
+A `Window` is the sender's view, a `Grant` the receiver's; both count from 0 at every
+attachment. A `Budget` is the receiver's memory, shared by all its streams.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ackline.proto.errors import Code, ProtocolViolation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Budget", "Grant", "Window"]
+
+
+class Window:
+    """What a sender may still send, on a stream or on a connection."""
+
+    __slots__ = ("bytes", "limit_bytes", "limit_units", "stalls", "units")
+
+    def __init__(self, limit_units: int = 0, limit_bytes: int = 0) -> None:
+        self.stalls = 0
+        self.restart(limit_units, limit_bytes)
+
+    def restart(self, limit_units: int, limit_bytes: int) -> None:
+        """Begin a new attachment with these limits."""
+        self.units = 0
+        self.bytes = 0
+        self.limit_units = limit_units
+        self.limit_bytes = limit_bytes
+
+    def raise_to(self, limit_units: int, limit_bytes: int) -> bool:
+        """Take the peer's limits; return whether there is more room than before.
+
+        A limit below the present one is an old statement that crossed a newer one in
+        the peer, or a peer that breaks the rule that limits only grow; both are
+        without effect.
+        """
+        more = limit_units > self.limit_units or limit_bytes > self.limit_bytes
+        self.limit_units = max(self.limit_units, limit_units)
+        self.limit_bytes = max(self.limit_bytes, limit_bytes)
+        return more
+
+    def fits(self, units: int, size: int) -> bool:
+        """Tell whether that many units and bytes may be sent now."""
+        return (
+            self.units + units <= self.limit_units
+            and self.bytes + size <= self.limit_bytes
+        )
+
+    def reserve(self, units: int, size: int) -> None:
+        """Count units and bytes as sent."""
+        self.units += units
+        self.bytes += size
+
+
+class Grant:
+    """What a receiver has allowed, and what has come of it."""
+
+    __slots__ = ("bytes", "limit_bytes", "limit_units", "units")
+
+    def __init__(self, limit_units: int = 0, limit_bytes: int = 0) -> None:
+        self.restart(limit_units, limit_bytes)
+
+    def restart(self, limit_units: int, limit_bytes: int) -> None:
+        """Begin a new attachment with these limits."""
+        self.units = 0
+        self.bytes = 0
+        self.limit_units = limit_units
+        self.limit_bytes = limit_bytes
+
+    def take(self, units: int, size: int) -> None:
+        """Count what has arrived.
+
+        Raises:
+            ProtocolViolation: flow_control: more than was allowed.
+        """
+        self.units += units
+        self.bytes += size
+        if self.units > self.limit_units or self.bytes > self.limit_bytes:
+            raise ProtocolViolation(
+                Code.FLOW_CONTROL,
+                f"{self.units} units and {self.bytes} bytes came, the window allowed"
+                f" {self.limit_units} and {self.limit_bytes}",
+            )
+
+
+class Budget:
+    """Bytes of memory that receivers may promise to their senders.
+
+    Args:
+        limit: bytes; at least the largest chunk, or that chunk can never be granted.
+    """
+
+    __slots__ = ("_serving", "_waiting", "limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self._serving = False
+
+    @property
+    def waiting(self) -> int:
+        """Receivers in the queue."""
+        return len(self._waiting)
+
+    def take(self, size: int, *, spare: bool = False) -> bool:
+        """Take `size` bytes, if they are there.
+
+        Args:
+            size: bytes.
+            spare: take them only if nobody waits: for windows that would like to
+                grow, so that they do not pass those that have nothing yet.
+        """
+        if self.used + size > self.limit or (spare and self._waiting):
+            return False
+        self.used += size
+        return True
+
+    def wait(self, size: int, ready: Callable[[], None]) -> None:
+        """Have `ready` called, in turn, when `size` bytes are there to be taken."""
+        self._waiting.append((size, ready))
+
+    def give(self, size: int) -> None:
+        """Return bytes and serve those who wait."""
+        self.used -= size
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self._waiting and self.used + self._waiting[0][0] <= self.limit:
+                self._waiting.popleft()[1]()
+        finally:
+            self._serving = False
