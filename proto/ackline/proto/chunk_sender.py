@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from ackline.proto.checksums import combine, crc32c
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.frames import LAST, FrameType, pack_header
+from ackline.proto.messages import Intent
 from ackline.proto.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ackline.proto.messages import Ack, End, Standing
+    from ackline.proto.messages import Ack, End, Proof, Standing
     from ackline.proto.stream import Stream
 
 __all__ = ["READ_AHEAD", "ChunkSender", "Load"]
@@ -79,6 +80,7 @@ class ChunkSender(Sender):
         self._loading: deque[int] = deque()
         self._loaded: dict[int, Load] = {}
         self._open: Load | None = None
+        self._unproven: Proof | None = None
         self._count_known = None if size is None else -(-size // chunk_size)
 
     # Loading
@@ -105,7 +107,7 @@ class ChunkSender(Sender):
             or not self._attached
             or self.stream.ended
             or self.stream.cancelling
-            or self.end is not None
+            or self._unproven is not None
         ):
             return None
         ahead = len(self._loading) + len(self._loaded) + (self._open is not None)
@@ -159,11 +161,13 @@ class ChunkSender(Sender):
         """State the CRC of a chunk that is not sent, because the receiver has it."""
         self._crcs[index] = (crc, length)
         self._extend_prefix()
+        self._prove()
 
     def known_prefix(self, units: int, crc: int, size: int) -> None:
         """State the CRC of all chunks before `units` at once."""
         self.prefix_units, self.crc, self._prefix_bytes = units, crc, size
         self._extend_prefix()
+        self._prove()
 
     def finish(self, end: End) -> None:
         """Send END after the last chunk that was supplied.
@@ -173,11 +177,18 @@ class ChunkSender(Sender):
         if self.end is not None:
             return
         self.end = end
-        last = max((*self._loaded, self._open.index if self._open else -1), default=-1)
-        if self._count_known is None or end.intent != 1:
-            self._count_known = max(last + 1, self._next_index)
-        self._loading.clear()
+        begun = self._next_index + (self._open is not None)
+        if end.intent != Intent.COMPLETED:
+            self._stop_at(begun)
+        elif self._count_known is None:
+            self._count_known = max([begun, *(i + 1 for i in self._loaded)])
         self.wake()
+
+    def _stop_at(self, count: int) -> None:
+        """Send no chunk from `count` on, whatever was loaded."""
+        self._count_known = count
+        self._loading.clear()
+        self._loaded.clear()
 
     # Sender
 
@@ -209,6 +220,8 @@ class ChunkSender(Sender):
         return index < self.stored or any(a <= index < b for a, b in self._ranges)
 
     def _next(self, limit: int) -> list[bytes | memoryview] | None:
+        if self._unproven is not None:
+            return None
         if self._open is None and not self._begin():
             if (
                 self.end is not None
@@ -294,7 +307,7 @@ class ChunkSender(Sender):
             crc, length = known
             # Below `stored` a chunk is never asked for again; above it a proof may end
             # at any chunk, so the parts are kept until then.
-            if self.prefix_units >= self.stored and self.end is None:
+            if self.prefix_units >= self.stored:
                 return
             del self._crcs[self.prefix_units]
             self.crc = combine(self.crc, crc, length)
@@ -349,23 +362,41 @@ class ChunkSender(Sender):
                 f" {self.stored}: call a person",
             )
         self._drop()
+        if self.end is not None and self.end.intent != Intent.COMPLETED:
+            self._stop_at(position)
         self._ranges = [(a, b) for a, b in standing.ranges]
         self._held, self._held_crc = standing.held, standing.held_crc
-        ours = self.prefix_crc(position)
-        proof = standing.proof
-        if proof is not None and ours is not None and ours != proof.bodies_crc:
-            raise ProtocolViolation(
-                Code.PROOF_MISMATCH,
-                f"the receiver holds other bytes before chunk {position}",
-            )
         self.stored = max(self.stored, position)
         self._next_index = position
         self._highest = max(
             self._highest, position, *(end for _first, end in self._ranges)
         )
         self._extend_prefix()
+        self._unproven = standing.proof
         self.stream.stored_moved(position)
+        self._prove()
         self.stream.wants_chunk()
+
+    def _prove(self) -> None:
+        """Compare the receiver's proof as soon as our own CRCs are known.
+
+        Nothing is loaded or sent before: a new process has to read the file first.
+        """
+        proof = self._unproven
+        if proof is None:
+            return
+        ours = self.prefix_crc(proof.position)
+        if ours is None:
+            return
+        if ours != proof.bodies_crc:
+            self.stream.broken(
+                Code.PROOF_MISMATCH,
+                f"the receiver holds other bytes before chunk {proof.position}",
+            )
+            return
+        self._unproven = None
+        self.stream.wants_chunk()
+        self.wake()
 
     def _forget(self, ack: Ack) -> None:
         self._ranges = [(a, b) for a, b in ack.ranges]

@@ -126,7 +126,7 @@ class Connection(ABC):
         self.peer_limits: Limits | None = None
         self.streams: dict[int, Stream] = {}
         self.highest_id = 0
-        self.fragment = 4 * MIN_FRAGMENT
+        self.fragment = MIN_FRAGMENT
         self.bytes_sent = 0
         self.reader = FrameReader(
             self, scratch, max_payload=MIN_PAYLOAD, read_size=MIN_PAYLOAD
