@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from math import inf
 from typing import TYPE_CHECKING, Protocol, cast
 
 from ackline.proto.reader import scratch_buffer
@@ -204,6 +205,8 @@ class Pump(asyncio.BufferedProtocol):
         if self._transport is None:
             return
         when = self.core.next_timeout()
+        if when == inf:
+            return
         timer = self._timer
         if timer is not None and not timer.cancelled() and timer.when() <= when:
             return

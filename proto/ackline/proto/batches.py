@@ -15,19 +15,30 @@ they are rare, and every method takes them apart entry by entry.
 
 from __future__ import annotations
 
-from itertools import accumulate
-from struct import Struct as Layout
+from itertools import accumulate, islice
 from struct import pack, unpack_from
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
 from ackline.proto.checksums import crc32c
+from ackline.proto.entries import (
+    DEFINITION_KIND,
+    FIRST_RESERVED,
+    GAP_KIND,
+    LAST_ID,
+    Event,
+    Gap,
+    check_definition,
+    covers,
+    gap_count,
+    gap_entry,
+    kind_definition,
+)
 from ackline.proto.errors import Code, ProtocolViolation, UsageError
 from ackline.proto.kinds import KindTable
 from ackline.proto.limits import MAX_EVENT, MAX_PAYLOAD
-from ackline.proto.messages import GapReason
-from ackline.proto.resource import name_fault
+from ackline.proto.values import GapReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -47,54 +58,9 @@ __all__ = [
     "parse_batch",
 ]
 
-#: First of the kinds that no event has: 240 to 253 are reserved.
-_FIRST_RESERVED: Final = 240
-DEFINITION_KIND: Final = 254
-GAP_KIND: Final = 255
-
 #: Bytes of the count, and of each entry.
 _WORD: Final = 4
 _LENGTH_MASK: Final = 0xFFFFFF
-_GAP: Final = Layout(">QB")
-_LAST_ID: Final = 2**64 - 1
-
-
-class Event(Struct, frozen=True, gc=False):
-    """One event.
-
-    Attributes:
-        id: On a subscription its position in the log or run; on a publish stream the
-            publisher's own unit number.
-        kind: The name of its kind; empty for the default kind.
-        data: Its body.
-    """
-
-    id: int
-    kind: str
-    data: bytes
-
-    @property
-    def text(self) -> str:
-        """The body as UTF-8.
-
-        Raises:
-            UnicodeDecodeError: It is not.
-        """
-        return self.data.decode()
-
-
-class Gap(Struct, frozen=True, gc=False):
-    """Events that were left out, in their place (`SPEC.md §16`).
-
-    Attributes:
-        id: The id of the first of them.
-        count: How many there are.
-        reason: Why they were left out.
-    """
-
-    id: int
-    count: int
-    reason: GapReason
 
 
 class Batch(Struct, frozen=True, gc=False):
@@ -289,7 +255,7 @@ class Batch(Struct, frozen=True, gc=False):
                 if until_id is not None and position >= until_id:
                     break
                 if kind == GAP_KIND:
-                    found = position + _covers(kind, body)
+                    found = position + covers(kind, body)
         if found is None or until_id is None:
             return found
         return min(found, until_id)
@@ -314,16 +280,14 @@ class Batch(Struct, frozen=True, gc=False):
         position = self.first_id
         for kind, body in self._items():
             yield position, kind, body
-            position += _covers(kind, body)
+            position += covers(kind, body)
 
     def _first(self, entries: int, bodies: int) -> Batch | None:
         """Return the batch of so many entries, whose bodies have so many bytes."""
         if self.special:
-            items = [
-                item for item, _ in zip(self._items(), range(entries), strict=False)
-            ]
+            items = list(islice(self._items(), entries))
             # Definitions alone cover no id: a sender of such a batch would not move.
-            if not any(_covers(*item) for item in items):
+            if not any(covers(*item) for item in items):
                 return None
             return encode_entries(self.first_id, items)
         if not entries:
@@ -360,7 +324,7 @@ class Batch(Struct, frozen=True, gc=False):
     def _special_tail(self, from_id: int) -> Batch:
         items: list[tuple[int, bytes]] = []
         for position, kind, body in self._placed():
-            end = position + _covers(kind, body)
+            end = position + covers(kind, body)
             if kind == DEFINITION_KIND or position >= from_id:
                 items.append((kind, body))
             elif end > from_id:
@@ -374,7 +338,7 @@ class Batch(Struct, frozen=True, gc=False):
         items = [
             (kind << 24 | len(body), body)
             for position, kind, body in self._placed()
-            if kind < _FIRST_RESERVED and from_id <= position < until
+            if kind < FIRST_RESERVED and from_id <= position < until
         ]
         return (
             memoryview(pack(f">{len(items)}I", *(word for word, _ in items))),
@@ -402,8 +366,8 @@ def encode_batch(
     if kinds is None:
         words = pack(f">{count + 1}I", count, *map(len, bodies))
     else:
-        if count and not 0 <= min(kinds) <= max(kinds) < _FIRST_RESERVED:
-            raise UsageError(f"kinds of events are 0 to {_FIRST_RESERVED - 1}")
+        if count and not 0 <= min(kinds) <= max(kinds) < FIRST_RESERVED:
+            raise UsageError(f"kinds of events are 0 to {FIRST_RESERVED - 1}")
         words = pack(
             f">{count + 1}I",
             count,
@@ -429,41 +393,18 @@ def encode_entries(first_id: int, entries: Iterable[tuple[int, bytes]]) -> Batch
     items = list(entries)
     bodies = [body for _, body in items]
     kinds = [kind for kind, _ in items]
-    if all(0 <= kind < _FIRST_RESERVED for kind in kinds):
+    if all(0 <= kind < FIRST_RESERVED for kind in kinds):
         return encode_batch(first_id, bodies, kinds)
     if not all(
-        0 <= kind < _FIRST_RESERVED or kind in (DEFINITION_KIND, GAP_KIND)
+        0 <= kind < FIRST_RESERVED or kind in (DEFINITION_KIND, GAP_KIND)
         for kind in kinds
     ):
-        raise UsageError(f"kinds from {_FIRST_RESERVED} on are reserved")
+        raise UsageError(f"kinds from {FIRST_RESERVED} on are reserved")
     words = [kind << 24 | len(body) for kind, body in items]
     payload = b"".join([pack(f">{len(words) + 1}I", len(words), *words), *bodies])
     _check_sizes(bodies, payload)
-    covered = sum(_covers(kind, body) for kind, body in items)
+    covered = sum(covers(kind, body) for kind, body in items)
     return Batch(first_id, covered, len(words), payload, crc32c(payload), True)
-
-
-def kind_definition(number: int, name: str) -> bytes:
-    """Return the body of an entry that names a kind.
-
-    Raises:
-        UsageError: The number or the name cannot be a kind's.
-    """
-    fault = name_fault(name)
-    if fault or not 1 <= number < _FIRST_RESERVED:
-        raise UsageError(f"kind {number} cannot be named {name!r}: {fault or 'number'}")
-    return bytes((number,)) + name.encode()
-
-
-def gap_entry(count: int, reason: GapReason) -> bytes:
-    """Return the body of an entry that stands for `count` >= 1 events left out.
-
-    Raises:
-        UsageError: The count is not a positive u64.
-    """
-    if not 1 <= count <= _LAST_ID:
-        raise UsageError(f"a gap of {count} events cannot be told")
-    return _GAP.pack(count, reason)
 
 
 def merge(batches: Sequence[Batch]) -> Batch:
@@ -531,9 +472,9 @@ def parse_batch(
     covered = entries
     if special:
         covered = _covered(payload, words, bodies_at)
-    elif max(kinds) >= _FIRST_RESERVED:
+    elif max(kinds) >= FIRST_RESERVED:
         raise _bad(f"an entry of kind {max(kinds)} without the flag SPECIAL")
-    if first_id + covered > _LAST_ID:
+    if first_id + covered > LAST_ID:
         raise _bad(f"{covered} ids from {first_id} on do not fit 64 bits")
     if crc is None:
         crc = crc32c(payload)
@@ -551,13 +492,6 @@ def _words(payload: bytes, entries: int) -> tuple[int, ...]:
 
 def _lengths(words: Iterable[int]) -> int:
     return sum([word & _LENGTH_MASK for word in words])
-
-
-def _covers(kind: int, body: bytes) -> int:
-    """Return how many ids an entry covers."""
-    if kind == GAP_KIND:
-        return int.from_bytes(body[:8], "big")
-    return int(kind != DEFINITION_KIND)
 
 
 def _check_named(kind: int, kinds: KindTable) -> None:
@@ -597,36 +531,17 @@ def _covered(payload: bytes, words: Sequence[int], bodies_at: int) -> int:
     ends = accumulate((word & _LENGTH_MASK for word in words), initial=bodies_at)
     for word, at in zip(words, ends, strict=False):
         kind, length = word >> 24, word & _LENGTH_MASK
-        if kind < _FIRST_RESERVED:
+        if kind < FIRST_RESERVED:
             covered += 1
             continue
         specials += 1
         body = payload[at : at + length]
         if kind == GAP_KIND:
-            covered += _gap_count(body)
+            covered += gap_count(body)
         elif kind == DEFINITION_KIND:
-            _check_definition(body)
+            check_definition(body)
         else:
             raise _bad(f"an entry of the reserved kind {kind}")
     if not specials:
         raise _bad("the flag SPECIAL on a batch without gap or kind definition")
     return covered
-
-
-def _gap_count(body: bytes) -> int:
-    if len(body) != _GAP.size:
-        raise _bad(f"a gap of {len(body)} bytes instead of {_GAP.size}")
-    count, reason = _GAP.unpack(body)
-    if not count or not GapReason.MERGED <= reason <= GapReason.TRIMMED:
-        raise _bad(f"a gap of {count} events for reason {reason}")
-    return int(count)
-
-
-def _check_definition(body: bytes) -> None:
-    try:
-        name = body[1:].decode()
-    except UnicodeDecodeError:
-        raise _bad("a kind definition whose name is not UTF-8") from None
-    fault = name_fault(name)
-    if fault or not 1 <= body[0] < _FIRST_RESERVED:
-        raise _bad(f"a definition of kind {body[:1].hex()}: {fault or 'no such kind'}")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from enum import Enum
+from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 from ackline.proto.chunk_receiver import ChunkReceiver
@@ -256,7 +257,9 @@ class Connection(ABC):
     # Time
 
     def next_timeout(self) -> float:
-        """Return when to call `handle_timeout`, at the latest."""
+        """Return when to call `handle_timeout`, at the latest; infinity if never."""
+        if self.phase is Phase.CLOSED:
+            return inf
         when = max(self._heard, self._pinged) + self.limits.heartbeat
         when = min(when, self._heard + LOST_AFTER_HEARTBEATS * self.limits.heartbeat)
         if self._soon:

@@ -4,20 +4,34 @@ Each is a MessagePack array with its fields in the order below; field names are 
 SPEC.md. A later version appends fields, and decoding ignores those it does not know.
 Durations are seconds, sizes bytes, times of day unix seconds.
 
-`encode` and `decode` are the way in and out. The `detail` of OPEN and OPENED depends on
-the use: `raw` makes one, `open_detail` and `opened_detail` read it.
+`encode` and `decode` are the way in and out. All that a payload is made of can be
+imported from here: `values`, `details` and `codec` are apart for their readers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar, cast
+from typing import Annotated, Final, TypeAlias
 
-import msgspec
 from msgspec import Meta, Raw, Struct
 
-from ackline.proto.errors import Code, ProtocolViolation
+from ackline.proto.codec import clipped, decode, encode
+from ackline.proto.details import (
+    FetchDetail,
+    FetchOpened,
+    OpenDetail,
+    OpenedDetail,
+    PublishDetail,
+    PublishOpened,
+    SubscribeDetail,
+    SubscribeOpened,
+    UploadDetail,
+    UploadOpened,
+    open_detail,
+    opened_detail,
+    raw,
+)
 from ackline.proto.frames import FrameType
-from ackline.proto.limits import MAX_ENTRIES, MAX_STRING
+from ackline.proto.limits import MAX_ENTRIES
 from ackline.proto.values import (
     U8,
     U16,
@@ -54,13 +68,7 @@ from ackline.proto.values import (
     check_ranges,
     check_value,
     check_values,
-    too_long,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from typing_extensions import Buffer
 
 __all__ = [
     "PAYLOADS",
@@ -249,81 +257,6 @@ class Opened(Struct, array_like=True, frozen=True):
     detail: Raw
 
 
-class UploadDetail(Struct, array_like=True, frozen=True, gc=False):
-    """`detail` of OPEN for an upload."""
-
-    chunk_size: U32
-    size: U64 | None
-    algorithm: Text = "crc32c"
-    digest: Bin = b""
-    existing: Existing = Existing.REFUSE
-    durability: Durability = Durability.SYNCED
-    early: bool = False
-
-
-class FetchDetail(Struct, array_like=True, frozen=True, gc=False):
-    """`detail` of OPEN for a fetch."""
-
-    chunk_size: U32
-    object_id: Text = ""
-    version: U64 = 0
-    start: U64 = 0
-    length: U64 | None = None
-    position: U64 = 0
-    held: U32 = 0
-    held_crc: U32 = 0
-    proof: Proof | None = None
-
-
-class PublishDetail(Struct, array_like=True, frozen=True, gc=False):
-    """`detail` of OPEN for a publisher."""
-
-    kinds: Kinds = ()
-
-
-class SubscribeDetail(Struct, array_like=True, frozen=True, gc=False):
-    """`detail` of OPEN for a subscription."""
-
-    start: Start
-    value: U64 = 0
-    policy: Text = "block"
-    policy_value: Value = None
-    on_trimmed: OnTrimmed = OnTrimmed.ERROR
-    generation: U64 = 0
-    proof: Proof | None = None
-
-    def __post_init__(self) -> None:
-        check_value("policy_value", self.policy_value)
-
-
-class UploadOpened(Struct, array_like=True, frozen=True, gc=False):
-    """`detail` of OPENED for an upload."""
-
-    chunk_size: U32
-
-
-class FetchOpened(Struct, array_like=True, frozen=True):
-    """`detail` of OPENED for a fetch."""
-
-    chunk_size: U32
-    object: Object
-    start: U64
-    length: U64
-
-
-class PublishOpened(Struct, array_like=True, frozen=True, gc=False):
-    """`detail` of OPENED for a publisher."""
-
-    log_position: U64
-
-
-class SubscribeOpened(Struct, array_like=True, frozen=True, gc=False):
-    """`detail` of OPENED for a subscription."""
-
-    resumes: Resumes
-    first: U64
-
-
 class End(Struct, array_like=True, frozen=True, gc=False):
     """The last numbered unit and what the sender means by it (`SPEC.md §14`)."""
 
@@ -432,8 +365,6 @@ class Done(Struct, array_like=True, frozen=True, gc=False):
     text: Text = ""
 
 
-OpenDetail: TypeAlias = UploadDetail | FetchDetail | PublishDetail | SubscribeDetail
-OpenedDetail: TypeAlias = UploadOpened | FetchOpened | PublishOpened | SubscribeOpened
 Message: TypeAlias = (
     Hello
     | Welcome
@@ -490,110 +421,3 @@ PAYLOADS: Final[dict[FrameType, type[Message]]] = {
     FrameType.CONFIGURE: Configure,
     FrameType.DONE: Done,
 }
-
-_OPEN_DETAILS: Final[dict[Use, type[OpenDetail]]] = {
-    Use.UPLOAD: UploadDetail,
-    Use.FETCH: FetchDetail,
-    Use.PUBLISH: PublishDetail,
-    Use.SUBSCRIBE: SubscribeDetail,
-}
-
-_OPENED_DETAILS: Final[dict[Use, type[OpenedDetail]]] = {
-    Use.UPLOAD: UploadOpened,
-    Use.FETCH: FetchOpened,
-    Use.PUBLISH: PublishOpened,
-    Use.SUBSCRIBE: SubscribeOpened,
-}
-
-_T = TypeVar("_T", bound=Struct)
-
-_DECODERS: Final[dict[type[Struct], Callable[[Buffer], Struct]]] = {
-    each: msgspec.msgpack.Decoder(each).decode
-    for each in (
-        *PAYLOADS.values(),
-        *_OPEN_DETAILS.values(),
-        *_OPENED_DETAILS.values(),
-    )
-}
-
-#: These hold a `Raw`, which is a view of the bytes it was decoded from.
-_KEPT: Final = frozenset[type[Struct]]({Open, Opened})
-
-encode: Final[Callable[[Struct], bytes]] = msgspec.msgpack.Encoder().encode
-"""Return the payload of a message; all fields, defaults included, are written."""
-
-
-def decode(message: type[_T], payload: Buffer) -> _T:
-    """Return the message in a payload.
-
-    The result keeps no reference to `payload`, so a receive buffer can be reused.
-
-    Raises:
-        ProtocolViolation: `bad_frame`: not the MessagePack array of this message. The
-            text names the field and what was expected.
-    """
-    if message in _KEPT:
-        payload = bytes(payload)
-    try:
-        decoded = _DECODERS[message](payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolViolation(
-            Code.BAD_FRAME, f"{message.__name__} payload: {error}"
-        ) from None
-    if memoryview(payload).nbytes > MAX_STRING:  # else no string can be too long
-        _check_strings(message.__name__, decoded)
-    return decoded  # type: ignore[return-value]
-
-
-def raw(detail: OpenDetail | OpenedDetail) -> Raw:
-    """Return a detail as OPEN and OPENED carry it."""
-    return Raw(encode(detail))
-
-
-def open_detail(opened: Open) -> OpenDetail:
-    """Return the detail of an OPEN; its class follows from the use.
-
-    Raises:
-        ProtocolViolation: `bad_frame`: the detail is not one of that use.
-    """
-    return decode(_OPEN_DETAILS[opened.use], opened.detail)
-
-
-def opened_detail(use: Use, opened: Opened) -> OpenedDetail:
-    """Return the detail of an OPENED that answers an OPEN with `use`.
-
-    Raises:
-        ProtocolViolation: `bad_frame`: the detail is not one of that use.
-    """
-    return decode(_OPENED_DETAILS[use], opened.detail)
-
-
-def clipped(text: str) -> str:
-    """Return `text` cut to what a string of the wire may hold.
-
-    For texts that are not ours, such as that of an exception in a user's source.
-    Surrogates that are not UTF-8 are replaced.
-    """
-    data = text.encode(errors="replace")
-    if len(data) <= MAX_STRING:
-        return data.decode()
-    return data[: MAX_STRING - 3].decode(errors="ignore") + "…"
-
-
-def _check_strings(where: str, value: object) -> None:
-    """Refuse a string of more than 4 KiB, which `Text` cannot: it counts characters.
-
-    Raises:
-        ProtocolViolation: `bad_frame`.
-    """
-    if isinstance(value, str) and too_long(value):
-        raise ProtocolViolation(
-            Code.BAD_FRAME, f"{where} has a string of more than {MAX_STRING} bytes"
-        )
-    parts: Iterable[object] = ()
-    if isinstance(value, Struct):
-        parts = [getattr(value, each) for each in value.__struct_fields__]
-    elif isinstance(value, (tuple, dict)):  # of a map its keys; values were checked
-        parts = cast("Iterable[object]", value)
-    for part in parts:
-        _check_strings(where, part)

@@ -130,8 +130,9 @@ class ServerConnection(Connection):
     ) -> None:
         """Answer HELLO; `session` is None if the client said it will resume."""
         self.phase = Phase.GREETED if self._wants_resume else Phase.OPEN
-        self._grant.limit_units = self.limits.window_units
-        self._grant.limit_bytes = self.limits.window_bytes
+        # Limits never go down: what could be sent before WELCOME still may come.
+        self._grant.limit_units = max(self.limits.window_units, EARLY_UNITS)
+        self._grant.limit_bytes = max(self.limits.window_bytes, EARLY_BYTES)
         self.reader.max_payload = self.limits.max_payload
         self.reader.read_size = len(self.reader.scratch)
         self.send(
