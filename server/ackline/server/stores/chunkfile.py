@@ -1,0 +1,213 @@
+"""The file of an upload: writing it, syncing it, hashing it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ackline.server.stores.digests import running_digest
+from ackline.server.stores.errors import Corrupt
+from ackline.server.stores.files import write_all
+from ackline.server.stores.handles import Handle
+from ackline.server.stores.verification import mismatches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from typing_extensions import Buffer
+
+    from ackline.server.stores.handles import Disk
+    from ackline.server.stores.records import Records
+    from ackline.server.stores.space import Space
+    from ackline.server.stores.verification import StoredChunk
+
+__all__ = ["ChunkFile", "Shared"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What the uploads of one store share.
+
+    Attributes:
+        folder: Where the bytes are, one file for each upload or object.
+        disk: For working with them.
+        records: The database.
+        space: What may still be written.
+        clock: Returns unix seconds.
+        ended: Told the id of every upload that has ended.
+    """
+
+    folder: Path
+    disk: Disk
+    records: Records
+    space: Space
+    clock: Callable[[], float]
+    ended: Callable[[str], None]
+
+
+class ChunkFile:
+    """An open file that grows into an object.
+
+    `open`, then `write` and `sync`, `advance` as the contiguous part grows, and at the
+    end `finish` and `digest`. After a failed sync, `reopen` and `mismatches`.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        handle: Handle,
+        *,
+        owner: str,
+        algorithm: str,
+        allocated: bool,
+    ) -> None:
+        self._shared = shared
+        self._handle = handle
+        self._owner = owner
+        self._algorithm = algorithm
+        self._digest = running_digest(algorithm, shared.disk.files)
+        self._allocated = allocated
+        # Whether the file's name in its directory is on stable storage.
+        self._linked = False
+
+    @classmethod
+    async def open(
+        cls, shared: Shared, owner: str, algorithm: str, *, allocated: bool = False
+    ) -> ChunkFile:
+        """Open the file of an upload, which may be new.
+
+        Args:
+            shared: What it shares with other uploads.
+            owner: Id of the upload.
+            algorithm: Of its digest.
+            allocated: Whether its space was reserved before.
+
+        Raises:
+            Unsupported: The digest algorithm is not offered here.
+            StorageFull: There is no room for its name.
+            StoreFailed: It cannot be opened.
+        """
+        running_digest(algorithm, shared.disk.files)  # refuse before making a file
+        handle = await _opened(shared, owner)
+        return cls(
+            shared, handle, owner=owner, algorithm=algorithm, allocated=allocated
+        )
+
+    async def allocate(self, size: int) -> bool:
+        """Make sure that `size` bytes will fit; return whether they are reserved.
+
+        Raises:
+            StorageFull: They do not fit.
+            StoreFailed: The file system failed.
+        """
+        handle = self._handle
+        self._allocated = await handle.run(self._allocate, handle.fd, size)
+        return self._allocated
+
+    async def write(self, data: Buffer, offset: int) -> None:
+        """Write all of the data.
+
+        Raises:
+            StorageFull: There is no space; some of the data may have been written.
+            StoreFailed: Writing failed.
+        """
+        await self._handle.run(self._write, self._handle.fd, data, offset)
+
+    async def sync(self) -> None:
+        """Make everything written so far durable, the file's name included.
+
+        Raises:
+            StoreFailed: That failed, and fails until `reopen`.
+        """
+        synced = [self._handle.sync()]
+        if not self._linked:
+            synced.append(self._shared.disk.syncer.sync(self._shared.folder))
+        await asyncio.gather(*synced)
+        self._linked = True
+
+    def advance(self, size: int) -> None:
+        """Let the digest, if there is one, follow to `size`."""
+        if self._digest is not None:
+            self._digest.advance(self._handle, size)
+
+    async def digest(self, size: int) -> bytes | None:
+        """Return the digest of the first `size` bytes, None for crc32c.
+
+        Raises:
+            StoreFailed: The file could not be read.
+        """
+        if self._digest is None:
+            return None
+        return await self._digest.finish(self._handle, size)
+
+    async def finish(self, size: int, *, synced: bool) -> None:
+        """Cut off what was parked beyond the end, and make the file durable.
+
+        Args:
+            size: What the length is to be.
+            synced: Whether all bytes before `size` were synced when they were stored.
+
+        Raises:
+            Corrupt: The file is shorter than that.
+            StoreFailed: Syncing failed.
+        """
+        cut = await self._handle.run(self._cut, self._handle.fd, size)
+        if cut or not synced or not self._linked:
+            await self.sync()
+
+    async def mismatches(self, chunk_size: int, stored: list[StoredChunk]) -> list[int]:
+        """Return the chunks whose bytes are not on the disk (see `verification`).
+
+        Raises:
+            StoreFailed: The file could not be synced or read.
+        """
+        return await mismatches(
+            self._handle, self._shared.disk.files, chunk_size, stored
+        )
+
+    async def reopen(self) -> None:
+        """Close the file and open it again; the digest begins anew.
+
+        Raises:
+            StoreFailed: It cannot be opened.
+        """
+        await self.close()
+        self._handle = await _opened(self._shared, self._owner)
+        self._digest = running_digest(self._algorithm, self._shared.disk.files)
+        self._linked = False
+
+    async def close(self) -> None:
+        """Close the file when no call uses it any more.
+
+        Raises:
+            StoreFailed: The file system failed; the descriptor is gone all the same.
+        """
+        if self._digest is not None:
+            await self._digest.stop()
+        await self._handle.close()
+
+    def _allocate(self, fd: int, size: int) -> bool:
+        self._shared.space.require(size, owner=self._owner)
+        return size > 0 and self._shared.disk.files.allocate(fd, size)
+
+    def _write(self, fd: int, data: Buffer, offset: int) -> None:
+        if not self._allocated:
+            size = memoryview(data).nbytes
+            self._shared.space.require(size, owner=self._owner)
+        write_all(self._shared.disk.files, fd, [data], offset)
+
+    def _cut(self, fd: int, size: int) -> bool:
+        files = self._shared.disk.files
+        length = files.size(fd)
+        if length < size:
+            raise Corrupt(self._handle.path, offset=length, problem="the file ends")
+        if length > size:
+            files.truncate(fd, size)
+        return length > size
+
+
+async def _opened(shared: Shared, owner: str) -> Handle:
+    return await Handle.open(shared.disk, shared.folder / owner, os.O_RDWR | os.O_CREAT)

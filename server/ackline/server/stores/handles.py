@@ -1,0 +1,134 @@
+"""An open file and the calls that run on it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from ackline.server.stores.errors import disk_failure
+from ackline.server.stores.files import read_into, write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from typing_extensions import Buffer
+
+    from ackline.server.stores.files import Files
+    from ackline.server.stores.sync import Syncer
+    from ackline.server.stores.threads import Threads
+
+__all__ = ["Disk", "Handle"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """What it takes to work with files off the event loop."""
+
+    files: Files
+    threads: Threads
+    syncer: Syncer
+
+    async def run(
+        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Make a blocking call in a thread; see `Threads.run` about cancelling.
+
+        Raises:
+            StorageFull: The call met a full disk.
+            StoreFailed: The call failed otherwise.
+        """
+        try:
+            return await self.threads.run(function, *args, **kwargs)
+        except OSError as error:
+            raise disk_failure("file system", error) from error
+
+
+class Handle:
+    """An open file that is closed only when no call uses its descriptor.
+
+    A descriptor that is closed under a running write would let that write go into
+    whatever file gets the number next.
+    """
+
+    def __init__(self, disk: Disk, path: Path, fd: int) -> None:
+        self.path = path
+        self._disk = disk
+        self._fd = fd
+        self._running = 0
+        self._closing: asyncio.Future[None] | None = None
+
+    @classmethod
+    async def open(cls, disk: Disk, path: Path, flags: int) -> Handle:
+        """Open a file with the flags of os.open.
+
+        Raises:
+            StorageFull: There is no room for its name.
+            StoreFailed: It cannot be opened.
+        """
+        return cls(disk, path, await disk.run(disk.files.open, path, flags))
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, for calls that `run` counts."""
+        return self._fd
+
+    async def run(
+        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Make a blocking call that uses the descriptor.
+
+        Raises:
+            ValueError: The handle is closed.
+            StorageFull: The call met a full disk.
+            StoreFailed: The call failed otherwise.
+        """
+        if self._closing is not None:
+            raise ValueError(f"{self.path} is closed")
+        self._running += 1
+        try:
+            return await self._disk.run(function, *args, **kwargs)
+        finally:
+            self._running -= 1
+            if not self._running and self._closing is not None:
+                self._closing.set_result(None)
+
+    async def write(self, data: Buffer, offset: int) -> None:
+        """Write all of the data.
+
+        Raises:
+            ValueError: The handle is closed.
+            StorageFull: The disk is full; some of the data may have been written.
+            StoreFailed: Writing failed.
+        """
+        await self.run(write_all, self._disk.files, self._fd, [data], offset)
+
+    async def read(self, offset: int, buffer: Buffer) -> int:
+        """Fill the buffer from `offset` and return how many bytes there were for it.
+
+        Raises:
+            ValueError: The handle is closed.
+            StoreFailed: Reading failed.
+        """
+        return await self.run(read_into, self._disk.files, self._fd, buffer, offset)
+
+    def sync(self) -> asyncio.Future[None]:
+        """Return a future that is done when everything written so far is synced.
+
+        It fails with StoreFailed, and from then on always.
+        """
+        return self._disk.syncer.sync(self._fd)
+
+    async def close(self) -> None:
+        """Wait for the calls that run and close the file. May be called again."""
+        if self._closing is not None:
+            return
+        self._closing = asyncio.get_running_loop().create_future()
+        if self._running:
+            await self._closing
+        await self._disk.syncer.release(self._fd)
+        await self._disk.run(self._disk.files.close, self._fd)

@@ -1,0 +1,156 @@
+"""The tables of records.sqlite3 and their version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ackline.server.stores.errors import FormatMismatch
+
+if TYPE_CHECKING:
+    import sqlite3
+    from pathlib import Path
+
+__all__ = ["VERSION", "prepare"]
+
+#: Version of the tables below. The folder has a version of its own (`folder`).
+VERSION = 1
+
+_TABLES = (
+    # One row, so that an older program can tell before it touches another table.
+    "CREATE TABLE schema (version INTEGER NOT NULL) STRICT",
+    # The serial number keeps a chunk's row short; it is seen nowhere else.
+    """
+    CREATE TABLE uploads (
+        serial INTEGER PRIMARY KEY,
+        upload_id TEXT NOT NULL UNIQUE,
+        identity TEXT NOT NULL,
+        name TEXT NOT NULL,
+        key TEXT NOT NULL,
+        chunk_size INTEGER NOT NULL,
+        total_size INTEGER,
+        digest_algorithm TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        existing INTEGER NOT NULL,
+        metadata BLOB NOT NULL,
+        parameters_hash BLOB NOT NULL,
+        durability INTEGER NOT NULL,
+        allocated INTEGER NOT NULL,
+        epoch INTEGER NOT NULL,
+        created REAL NOT NULL,
+        touched REAL NOT NULL,
+        outcome BLOB,
+        ended REAL
+    ) STRICT
+    """,
+    """
+    CREATE UNIQUE INDEX uploads_by_key ON uploads (identity, name, key)
+    WHERE key <> ''
+    """,
+    "CREATE INDEX uploads_open ON uploads (touched) WHERE outcome IS NULL",
+    "CREATE INDEX uploads_ended ON uploads (ended) WHERE outcome IS NOT NULL",
+    """
+    CREATE TABLE chunks (
+        upload INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        length INTEGER NOT NULL,
+        crc INTEGER NOT NULL,
+        PRIMARY KEY (upload, number)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # chunk_crcs: one big-endian u32 a chunk.
+    """
+    CREATE TABLE objects (
+        object_id TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        identity TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        crc32c INTEGER NOT NULL,
+        digest_algorithm TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        metadata BLOB NOT NULL,
+        created REAL NOT NULL,
+        chunk_size INTEGER NOT NULL,
+        chunk_crcs BLOB NOT NULL,
+        sink TEXT NOT NULL,
+        sink_attempts INTEGER NOT NULL DEFAULT 0,
+        sink_error TEXT NOT NULL DEFAULT '',
+        UNIQUE (name, version)
+    ) STRICT
+    """,
+    "CREATE INDEX objects_pending ON objects (created) WHERE sink = 'pending'",
+    # kinds: a JSON array. salt: what the checksums in its files begin with.
+    """
+    CREATE TABLE logs (
+        log_id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        salt INTEGER NOT NULL,
+        kinds TEXT NOT NULL,
+        sealed BLOB,
+        retention_seconds REAL,
+        retention_bytes INTEGER,
+        created REAL NOT NULL
+    ) STRICT
+    """,
+    """
+    CREATE TABLE sessions (
+        session_id TEXT PRIMARY KEY,
+        identity TEXT NOT NULL,
+        epoch INTEGER NOT NULL,
+        token_hash BLOB NOT NULL,
+        successor_hash BLOB,
+        created REAL NOT NULL,
+        touched REAL NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX sessions_touched ON sessions (touched)",
+    """
+    CREATE TABLE streams (
+        session_id TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+        stream_id INTEGER NOT NULL,
+        use INTEGER NOT NULL,
+        open_message BLOB NOT NULL,
+        target TEXT NOT NULL,
+        outcome BLOB,
+        PRIMARY KEY (session_id, stream_id)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # generation: hexadecimal, because SQLite has no unsigned 64-bit integer.
+    """
+    CREATE TABLE runs (
+        run_id TEXT PRIMARY KEY,
+        source TEXT NOT NULL,
+        parameters BLOB NOT NULL,
+        identity TEXT NOT NULL,
+        key TEXT NOT NULL,
+        generation TEXT NOT NULL,
+        created REAL NOT NULL,
+        survives INTEGER NOT NULL,
+        outcome BLOB,
+        ended REAL
+    ) STRICT
+    """,
+    "CREATE UNIQUE INDEX runs_by_key ON runs (identity, source, key) WHERE key <> ''",
+    "CREATE INDEX runs_active ON runs (created) WHERE outcome IS NULL",
+)
+
+
+def prepare(connection: sqlite3.Connection, folder: Path) -> None:
+    """Make the tables in a new database, or check that they are of this version.
+
+    Raises:
+        FormatMismatch: The tables are of another version.
+    """
+    made = connection.execute(
+        "SELECT count(*) FROM sqlite_schema WHERE name = 'schema'"
+    ).fetchone()[0]
+    if not made:
+        for statement in _TABLES:
+            connection.execute(statement)
+        connection.execute("INSERT INTO schema VALUES (?)", (VERSION,))
+        return
+    (found,) = connection.execute("SELECT version FROM schema").fetchone()
+    if found != VERSION:
+        raise FormatMismatch(
+            folder, found=f"records {found}", supported=f"records {VERSION}"
+        )
