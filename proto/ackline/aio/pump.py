@@ -174,8 +174,8 @@ class Pump(asyncio.BufferedProtocol):
                     break
                 self._unwritten = sum(map(len, parts))
                 transport.writelines(parts)
-                if not self._blocked and self._unwritten >= core.fragment:
-                    core.output_free()
+                if not self._blocked and self._unwritten >= core.rate.fragment:
+                    core.rate.free()
             else:
                 self._scheduled = True
                 self._loop.call_soon(self._turn)

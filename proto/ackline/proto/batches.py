@@ -29,11 +29,11 @@ from ackline.proto.entries import (
     LAST_ID,
     Event,
     Gap,
-    check_definition,
     covers,
-    gap_count,
     gap_entry,
     kind_definition,
+    parse_definition,
+    parse_gap,
 )
 from ackline.proto.errors import Code, ProtocolViolation, UsageError
 from ackline.proto.kinds import KindTable
@@ -155,7 +155,7 @@ class Batch(Struct, frozen=True, gc=False):
             return
         for kind, body in self._items():
             if kind == DEFINITION_KIND:
-                kinds.learn(body[0], body[1:].decode())
+                kinds.learn(*parse_definition(body))
             elif kind != GAP_KIND:
                 _check_named(kind, kinds)
 
@@ -309,12 +309,14 @@ class Batch(Struct, frozen=True, gc=False):
         found: list[Event | Gap] = []
         for position, kind, body in self._placed():
             if kind == DEFINITION_KIND:
-                kinds.learn(body[0], body[1:].decode())
+                kinds.learn(*parse_definition(body))
             elif kind == GAP_KIND:
-                count, reason = _GAP.unpack(body)
-                begin, end = max(position, start), position + count
-                if begin < end:
-                    found.append(Gap(begin, end - begin, GapReason(reason)))
+                gap = parse_gap(position, body)
+                end = position + gap.count
+                if position >= start:
+                    found.append(gap)
+                elif end > start:
+                    found.append(Gap(start, end - start, gap.reason))
             else:
                 _check_named(kind, kinds)
                 if position >= start:
@@ -537,9 +539,9 @@ def _covered(payload: bytes, words: Sequence[int], bodies_at: int) -> int:
         specials += 1
         body = payload[at : at + length]
         if kind == GAP_KIND:
-            covered += gap_count(body)
+            covered += parse_gap(0, body).count
         elif kind == DEFINITION_KIND:
-            check_definition(body)
+            parse_definition(body)
         else:
             raise _bad(f"an entry of the reserved kind {kind}")
     if not specials:

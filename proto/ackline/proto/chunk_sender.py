@@ -138,7 +138,7 @@ class ChunkSender(Sender):
         Args:
             index: of the chunk.
             data: all its bytes; must not change until `release` is called.
-            release: called once the bytes have been written.
+            release: called once the bytes have been written or dropped.
         """
         if index not in self._loading:  # no longer wanted: rewound or ended meanwhile
             if release is not None:
@@ -188,7 +188,7 @@ class ChunkSender(Sender):
         """Send no chunk from `count` on, whatever was loaded."""
         self._count_known = count
         self._loading.clear()
-        self._loaded.clear()
+        self._unload()
 
     # Sender
 
@@ -208,13 +208,33 @@ class ChunkSender(Sender):
         self._drop()
 
     def _drop(self) -> None:
-        loads = [*self._loaded.values()]
-        if self._open is not None:
-            loads.append(self._open)
-        # A fragment may still lie in the transport: these buffers are not reused.
+        connection, load = self.stream.connection, self._open
         self._open = None
-        self._loaded.clear()
+        if load is not None and load.release is not None:
+            if connection is None:
+                load.release()
+            else:  # a fragment may still lie in the transport
+                connection.after_write(load.release)
+        self._unload()
         self._loading.clear()
+
+    def _unload(self) -> None:
+        """Give back the chunks that were loaded and not begun."""
+        loads = [*self._loaded.values()]
+        self._loaded.clear()
+        for load in loads:
+            if load.release is not None:
+                load.release()
+
+    @property
+    def held(self) -> int:
+        """Bytes of the next chunk that the receiver said it holds."""
+        return self._held
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether a chunk is half sent, or something sent is not acknowledged."""
+        return self._open is not None or super().outstanding
 
     def _skips(self, index: int) -> bool:
         return index < self.stored or any(a <= index < b for a, b in self._ranges)

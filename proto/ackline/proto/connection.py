@@ -24,7 +24,6 @@ from ackline.proto.chunk_receiver import ChunkReceiver
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.event_receiver import EventReceiver
 from ackline.proto.frames import (
-    HEADER_SIZE,
     LAST,
     REWIND,
     SPECIAL,
@@ -32,11 +31,8 @@ from ackline.proto.frames import (
     encode_frame,
     frame_type,
 )
-from ackline.proto.limits import (
-    LOST_AFTER_HEARTBEATS,
-    MAX_PINGS_PER_SECOND,
-    MIN_PAYLOAD,
-)
+from ackline.proto.heartbeat import DrainRate, Heartbeat, Pulse
+from ackline.proto.limits import MIN_PAYLOAD
 from ackline.proto.messages import (
     Ack,
     Credit,
@@ -44,13 +40,13 @@ from ackline.proto.messages import (
     Error,
     GoAway,
     Limits,
-    Outcome,
     Pause,
     Ping,
     decode,
     encode,
 )
 from ackline.proto.notices import ConnectionFailed, EndReceived, PeerLeft
+from ackline.proto.outbox import Outbox, count_sent
 from ackline.proto.reader import FrameReader
 from ackline.proto.scheduler import Scheduler
 from ackline.proto.stats import Stats
@@ -65,19 +61,7 @@ if TYPE_CHECKING:
     from ackline.proto.sender import Sender
     from ackline.proto.stream import Stream
 
-__all__ = ["ACK_DELAY", "Connection", "Phase"]
-
-ACK_DELAY = 0.02
-"""Seconds an ACK that only returns credit may wait: a stream of 50 events/s then costs
-about as many ACKs, one of 10,000 a hundredth; far below any window at that rate."""
-
-MIN_FRAGMENT = 16 * 2**10
-MAX_FRAGMENT = 256 * 2**10
-FRAGMENT_SECONDS = 0.005
-"""SPEC.md §21: about 5 ms of link time."""
-
-CONTROL_BURST = 64
-"""State frames written per call, so that ten thousand ACKs do not hold the loop."""
+__all__ = ["Connection", "Phase"]
 
 
 class Phase(Enum):
@@ -127,30 +111,20 @@ class Connection(ABC):
         self.peer_limits: Limits | None = None
         self.streams: dict[int, Stream] = {}
         self.highest_id = 0
-        self.fragment = MIN_FRAGMENT
+        self.rate = DrainRate()
+        self.life = Heartbeat(limits.heartbeat, now)
         self.bytes_sent = 0
         self.reader = FrameReader(
             self, scratch, max_payload=MIN_PAYLOAD, read_size=MIN_PAYLOAD
         )
         self._grant = Grant()
         self._scheduler = Scheduler()
-        self._control: list[bytes] = []
-        self._acks: dict[Stream, None] = {}
-        self._soon: dict[Stream, None] = {}
-        self._soon_at = 0.0
-        self._outcomes: dict[Stream, None] = {}
-        self._credit_due = False
-        self._pong: tuple[int, bytes] | None = None
+        self._outbox = Outbox(self._grant)
         self._starving: dict[Sender, None] = {}
         self._held: dict[Sender, None] = {}
         self._written: list[Callable[[], None]] = []
         self._output_asked = False
-        self._heard = now
-        self._pinged = now
         self._ping_number = 0
-        self._blocked_at: float | None = None
-        self._pings = 0
-        self._pings_from = now
         self._handlers = self._table()
 
     # Bytes in
@@ -161,7 +135,7 @@ class Connection(ABC):
 
     def received(self, count: int, now: float) -> None:
         """Take bytes that were read into `buffer()`."""
-        self.now = self._heard = now
+        self.now = self.life.heard = now
         self.stats.bytes_received += count
         if self.phase is Phase.CLOSED:
             return
@@ -214,14 +188,9 @@ class Connection(ABC):
         for release in self._written:
             release()
         self._written.clear()
-        parts: list[bytes | memoryview] = []
-        parts += self._control
-        self._control.clear()
-        if self.phase is Phase.CLOSED:
-            return self._counted(parts)
-        self._state_frames(parts)
-        if self.phase is not Phase.RESUMING:
-            size, limit = 0, self.fragment
+        parts = self._outbox.frames()
+        if self.phase not in (Phase.CLOSED, Phase.RESUMING):
+            size, limit = 0, self.rate.fragment
             while size < limit:
                 frame = self._scheduler.next(limit)
                 if frame is None:
@@ -230,7 +199,8 @@ class Connection(ABC):
                 size += sum(map(len, frame))
             else:
                 self._output_asked = True
-        return self._counted(parts)
+        self.bytes_sent += count_sent(parts, self.stats)
+        return parts
 
     @property
     def closing(self) -> bool:
@@ -239,20 +209,13 @@ class Connection(ABC):
 
     def output_blocked(self, now: float) -> None:
         """Take note that the socket takes no more."""
-        self._blocked_at = now
+        self.life.blocked_at = now
 
     def output_taken(self, now: float, size: int) -> None:
         """Take note that the socket has taken `size` bytes since it was blocked."""
-        if self._blocked_at is None:
-            return
-        seconds, self._blocked_at = max(now - self._blocked_at, 1e-6), None
-        fitting = int(size / seconds * FRAGMENT_SECONDS)
-        wanted = (3 * self.fragment + fitting) // 4
-        self.fragment = max(MIN_FRAGMENT, min(wanted, MAX_FRAGMENT))
-
-    def output_free(self) -> None:
-        """Take note that the socket took a whole fragment at once: it is fast."""
-        self.fragment = min(self.fragment * 2, MAX_FRAGMENT)
+        since, self.life.blocked_at = self.life.blocked_at, None
+        if since is not None:
+            self.rate.taken(size, now - since)
 
     # Time
 
@@ -260,10 +223,7 @@ class Connection(ABC):
         """Return when to call `handle_timeout`, at the latest; infinity if never."""
         if self.phase is Phase.CLOSED:
             return inf
-        when = max(self._heard, self._pinged) + self.limits.heartbeat
-        when = min(when, self._heard + LOST_AFTER_HEARTBEATS * self.limits.heartbeat)
-        if self._soon:
-            when = min(when, self._soon_at)
+        when = min(self.life.due(), self._outbox.due())
         for sender in self._held:
             when = min(when, sender.held_until)
         return when
@@ -273,9 +233,7 @@ class Connection(ABC):
         self.now = now
         if self.phase is Phase.CLOSED:
             return
-        if self._soon and now >= self._soon_at:
-            self._acks.update(self._soon)
-            self._soon.clear()
+        if self._outbox.ripen(now):
             self.output()
         for sender in [s for s in self._held if s.held_until <= now]:
             del self._held[sender]
@@ -316,25 +274,18 @@ class Connection(ABC):
         ) * 2 < limits.window_units:
             grant.limit_bytes = grant.bytes + limits.window_bytes
             grant.limit_units = grant.units + limits.window_units
-            self._credit_due = True
+            self._outbox.credit_due = True
             self.output()
 
     def ack_due(self, stream: Stream) -> None:
         """Send an ACK with the next write."""
-        self._acks[stream] = None
-        self._soon.pop(stream, None)
+        self._outbox.ack(stream)
         self.output()
 
     def ack_soon(self, stream: Stream) -> None:
         """Send an ACK within `ACK_DELAY`."""
-        if stream in self._acks:
-            return
-        if not self._soon:
-            self._soon_at = self.now + ACK_DELAY
-            self._soon[stream] = None
+        if self._outbox.ack_soon(stream, self.now):
             self.on_output()  # has the layer above look at `next_timeout()`
-        else:
-            self._soon[stream] = None
 
     def pause_due(self, stream: Stream, text: str) -> None:
         """Send PAUSE."""
@@ -346,7 +297,7 @@ class Connection(ABC):
 
     def outcome_due(self, stream: Stream) -> None:
         """Send OUTCOME with the next write, after the ACK that belongs to it."""
-        self._outcomes[stream] = None
+        self._outbox.outcome(stream)
         self.output()
 
     def refuse(
@@ -368,7 +319,7 @@ class Connection(ABC):
     ) -> None:
         """Queue a control frame."""
         payload = b"" if message is None else encode(message)
-        self._control.append(
+        self._outbox.add(
             encode_frame(
                 kind, payload, flags=flags, stream_id=stream_id, sequence=sequence
             )
@@ -398,7 +349,7 @@ class Connection(ABC):
         """End the connection with ERROR."""
         if self.phase is Phase.CLOSED:
             return
-        self._control.clear()
+        self._outbox.clear()
         self.error(code, text, retry_after=retry_after)
         self._over(
             ConnectionFailed(
@@ -428,6 +379,9 @@ class Connection(ABC):
             if stream.connection is self:
                 stream.detached()
         self.streams = {}
+        for release in self._written:
+            release()
+        self._written.clear()
 
     def output(self) -> None:
         """Have the layer above call `data_to_send()`."""
@@ -616,15 +570,11 @@ class Connection(ABC):
     def _ping(
         self, _flags: int, _stream_id: int, sequence: int, payload: memoryview
     ) -> None:
-        if self.now - self._pings_from >= 1.0:
-            self._pings, self._pings_from = 0, self.now
-        self._pings += 1
-        if self._pings > MAX_PINGS_PER_SECOND:
-            raise ProtocolViolation(
-                Code.LIMIT_EXCEEDED, f"more than {MAX_PINGS_PER_SECOND} PINGs a second"
-            )
+        self.life.pinged(self.now)
         decode(Ping, payload)
-        self._pong = (sequence, encode(self._positions()))
+        self._outbox.pong = encode_frame(
+            FrameType.PONG, encode(self._positions()), sequence=sequence
+        )
         self.output()
 
     def _pong_received(
@@ -639,91 +589,23 @@ class Connection(ABC):
         self.draining = self.is_client
         self.notify(PeerLeft(message))
 
-    def _state_frames(self, parts: list[bytes | memoryview]) -> None:
-        if self._credit_due:
-            self._credit_due = False
-            grant = self._grant
-            parts.append(
-                encode_frame(
-                    FrameType.CREDIT,
-                    encode(
-                        Credit(
-                            limit_units=grant.limit_units, limit_bytes=grant.limit_bytes
-                        )
-                    ),
-                )
-            )
-        if self._pong is not None:
-            number, payload = self._pong
-            self._pong = None
-            parts.append(encode_frame(FrameType.PONG, payload, sequence=number))
-        if self._acks:
-            acks, self._acks = self._acks, {}
-            parts += [self._ack_frame(s) for s in acks if s.connection is self]
-        if self._outcomes:
-            outcomes, self._outcomes = self._outcomes, {}
-            parts += [
-                self.outcome_frame(s.id, s.outcome)
-                for s in outcomes
-                if s.outcome is not None
-            ]
-
-    def _ack_frame(self, stream: Stream) -> bytes:
-        assert stream.receiver is not None
-        position, ack, rewind = stream.receiver.ack()
-        return encode_frame(
-            FrameType.ACK,
-            encode(ack),
-            flags=REWIND if rewind else 0,
-            stream_id=stream.id,
-            sequence=position,
-        )
-
-    def outcome_frame(self, stream_id: int, outcome: Outcome) -> bytes:
-        """Return the OUTCOME frame of a stream."""
-        return encode_frame(
-            FrameType.OUTCOME,
-            encode(outcome),
-            stream_id=stream_id,
-            sequence=outcome.position,
-        )
-
-    def _counted(self, parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
-        frames = self.stats.frames_sent
-        size = 0
-        skip = 0
-        for part in parts:
-            length = len(part)
-            size += length
-            if skip:
-                skip = 0
-                continue
-            frames[part[4]] += 1
-            # A data frame is a header and a payload of its own.
-            skip = length == HEADER_SIZE and part[:4] != b"\0\0\0\0"
-        self.bytes_sent += size
-        self.stats.bytes_sent += size
-        return parts
-
     def _positions(self) -> Ping:
         return Ping(sent_bytes=self.bytes_sent, received_bytes=self.reader.bytes)
 
     def _check_life(self, now: float) -> None:
-        beat = self.limits.heartbeat
-        patience = LOST_AFTER_HEARTBEATS * beat
-        if now - self._heard >= patience:
-            self.fail(Code.PEER_LOST, f"nothing was heard for {patience:g} s")
-        elif self._blocked_at is not None and now - self._blocked_at >= patience:
-            self.fail(Code.PEER_LOST, f"no output was taken for {patience:g} s")
-        elif now - max(self._heard, self._pinged) >= beat and self.phase in (
-            Phase.OPEN,
-            Phase.RESUMING,
-        ):
-            self._pinged = now
-            self._ping_number += 1
-            self.send(FrameType.PING, self._positions(), sequence=self._ping_number)
-        elif now - max(self._heard, self._pinged) >= beat:
-            self._pinged = now
+        life = self.life
+        match life.look(now):
+            case Pulse.SILENT:
+                self.fail(Code.PEER_LOST, f"nothing was heard for {life.patience:g} s")
+            case Pulse.STUCK:
+                self.fail(
+                    Code.PEER_LOST, f"no output was taken for {life.patience:g} s"
+                )
+            case Pulse.PING if self.phase in (Phase.OPEN, Phase.RESUMING):
+                self._ping_number += 1
+                self.send(FrameType.PING, self._positions(), sequence=self._ping_number)
+            case Pulse.PING | Pulse.ALIVE:
+                pass
 
     def _over(self, notice: ConnectionFailed) -> None:
         self.phase = Phase.CLOSED
@@ -740,8 +622,7 @@ class Connection(ABC):
     def forget(self, stream: Stream) -> None:
         """Carry a stream no more: frames for it are discarded."""
         self.streams.pop(stream.id, None)
-        self._acks.pop(stream, None)
-        self._soon.pop(stream, None)
+        self._outbox.forget(stream)
 
     def agreed(self, peer: Limits) -> None:
         """Take the peer's limits; the handshake is over for the reader."""

@@ -175,6 +175,9 @@ RETRYABLE: frozenset[Code] = frozenset(
     }
 )
 
+#: Characters of a violation's text: 4 bytes each are within the 4 KiB of a string.
+_MAX_TEXT = 1_000
+
 _NAMES: dict[int, str] = {code.value: code.name.lower() for code in Code}
 
 
@@ -199,10 +202,13 @@ class ProtocolViolation(AcklineError):  # noqa: N818
 
     Attributes:
         code: The code of the ERROR frame that answers (`SPEC.md §20`).
-        text: What was wrong, without the code.
+        text: What was wrong, without the code. It is cut so that it fits the frame: it
+            may quote the peer, who could send what we must not.
     """
 
     def __init__(self, code: Code, text: str) -> None:
+        if len(text) > _MAX_TEXT:
+            text = text[: _MAX_TEXT - 1] + "…"
         super().__init__(f"{code_name(code)}: {text}")
         self.code = code
         self.text = text

@@ -43,7 +43,6 @@ from ackline.proto.values import (
     Existing,
     GapReason,
     Intent,
-    Kinds,
     Limits,
     Object,
     OnTrimmed,
@@ -66,7 +65,6 @@ from ackline.proto.values import (
     Value,
     Values,
     check_ranges,
-    check_value,
     check_values,
 )
 

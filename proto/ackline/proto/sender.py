@@ -116,6 +116,11 @@ class Sender(ABC):
         return min(self.stored, self._highest)
 
     @property
+    def outstanding(self) -> bool:
+        """Whether something was sent that is not acknowledged: what a drain awaits."""
+        return self.stored < self._highest + self.end_sent
+
+    @property
     def end_acknowledged(self) -> bool:
         """Whether the receiver has everything, the END included."""
         return self.end_sent and self.stored > self._highest
@@ -139,7 +144,7 @@ class Sender(ABC):
             or stream.cancelling
         ):
             return None
-        if stream.paused or self.held_until > connection.now:
+        if stream.paused or connection.draining or self.held_until > connection.now:
             return self._continue_begun(limit)
         return self._next(limit)
 

@@ -8,7 +8,7 @@ from ackline.proto.chunk_receiver import ChunkReceiver
 from ackline.proto.connection import Connection, Phase
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.event_receiver import EventReceiver
-from ackline.proto.frames import MORE, FrameType, encode_frame
+from ackline.proto.frames import MORE, FrameType
 from ackline.proto.limits import EARLY_BYTES, EARLY_UNITS, MAX_REQUESTS, validated
 from ackline.proto.messages import (
     Cancel,
@@ -29,7 +29,6 @@ from ackline.proto.messages import (
     UploadDetail,
     Welcome,
     decode,
-    encode,
     open_detail,
     raw,
 )
@@ -222,17 +221,16 @@ class ServerConnection(Connection):
 
     def still_stopping(self, stream: Stream, outcome: Outcome) -> None:
         """Say that user code takes its time."""
-        self._control.append(self.outcome_frame(stream.id, outcome))
-        self.output()
+        self.send(
+            FrameType.OUTCOME, outcome, stream_id=stream.id, sequence=outcome.position
+        )
 
     def reply(
         self, request_id: int, message: Listed | StatusReport | Done | Outcome
     ) -> None:
         """Answer a request."""
         self._requests.discard(request_id)
-        kind = _REPLIES[type(message).__name__]
-        self._control.append(encode_frame(kind, encode(message), sequence=request_id))
-        self.output()
+        self.send(_REPLIES[type(message).__name__], message, sequence=request_id)
 
     def refuse_request(
         self, request_id: int, code: int, text: str, *, retry_after: float = 0.0

@@ -1,0 +1,112 @@
+"""Whether the peer is alive, and how fast it takes what we write (SPEC.md §17, §21)."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ackline.proto.errors import Code, ProtocolViolation
+from ackline.proto.limits import LOST_AFTER_HEARTBEATS, MAX_PINGS_PER_SECOND
+
+__all__ = ["DrainRate", "Heartbeat", "Pulse"]
+
+MIN_FRAGMENT = 16 * 2**10
+MAX_FRAGMENT = 256 * 2**10
+FRAGMENT_SECONDS = 0.005
+"""SPEC.md §21: about 5 ms of link time."""
+
+
+class Pulse(Enum):
+    """What a look at the clock says."""
+
+    ALIVE = "alive"
+    PING = "ping"
+    SILENT = "silent"
+    STUCK = "stuck"
+
+
+class Heartbeat:
+    """The signs of life of one peer.
+
+    Args:
+        interval: seconds of silence before a PING.
+        now: seconds, monotonic.
+
+    Attributes:
+        heard: when bytes last came.
+        blocked_at: since when the peer takes no output, or None.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_pings",
+        "_pings_from",
+        "blocked_at",
+        "heard",
+        "interval",
+        "patience",
+    )
+
+    def __init__(self, interval: float, now: float) -> None:
+        self.interval = interval
+        self.patience = LOST_AFTER_HEARTBEATS * interval
+        self.heard = now
+        self.blocked_at: float | None = None
+        self._asked = now
+        self._pings = 0
+        self._pings_from = now
+
+    def due(self) -> float:
+        """Return when to look again."""
+        ping = max(self.heard, self._asked) + self.interval
+        return min(ping, self.heard + self.patience)
+
+    def look(self, now: float) -> Pulse:
+        """Say what is to be done; PING counts as done."""
+        if now - self.heard >= self.patience:
+            return Pulse.SILENT
+        if self.blocked_at is not None and now - self.blocked_at >= self.patience:
+            return Pulse.STUCK
+        if now - max(self.heard, self._asked) >= self.interval:
+            self._asked = now
+            return Pulse.PING
+        return Pulse.ALIVE
+
+    def pinged(self, now: float) -> None:
+        """Count a PING of the peer.
+
+        Raises:
+            ProtocolViolation: limit_exceeded: they come too fast.
+        """
+        if now - self._pings_from >= 1.0:
+            self._pings, self._pings_from = 0, now
+        self._pings += 1
+        if self._pings > MAX_PINGS_PER_SECOND:
+            raise ProtocolViolation(
+                Code.LIMIT_EXCEEDED, f"more than {MAX_PINGS_PER_SECOND} PINGs a second"
+            )
+
+
+class DrainRate:
+    """The fragment size that fits the link.
+
+    A connection begins with the smallest: a link that dies often still moves whole
+    fragments, and a fast one is at full size after four writes.
+
+    Attributes:
+        fragment: bytes to write at once.
+    """
+
+    __slots__ = ("fragment",)
+
+    def __init__(self) -> None:
+        self.fragment = MIN_FRAGMENT
+
+    def taken(self, size: int, seconds: float) -> None:
+        """Take note that the socket took `size` bytes in `seconds`."""
+        fitting = int(size / max(seconds, 1e-6) * FRAGMENT_SECONDS)
+        wanted = (3 * self.fragment + fitting) // 4
+        self.fragment = max(MIN_FRAGMENT, min(wanted, MAX_FRAGMENT))
+
+    def free(self) -> None:
+        """Take note that the socket took a whole fragment at once."""
+        self.fragment = min(self.fragment * 2, MAX_FRAGMENT)

@@ -1,0 +1,165 @@
+"""Control frames that wait to be written: state, not a queue (SPEC.md §21).
+
+At most one ACK and one OUTCOME wait for each stream and one CREDIT and one PONG for the
+connection; a later one replaces it, because the frame is made when it is written.
+Answers and OPENs do queue; the peer's limits on requests and streams bound them.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from ackline.proto.frames import HEADER_SIZE, REWIND, FrameType, encode_frame
+from ackline.proto.messages import Credit, encode
+
+if TYPE_CHECKING:
+    from ackline.proto.stats import Stats
+    from ackline.proto.stream import Stream
+    from ackline.proto.windows import Grant
+
+__all__ = ["ACK_DELAY", "Outbox", "count_sent"]
+
+ACK_DELAY = 0.02
+"""Seconds an ACK that only returns credit may wait: a stream of 50 events/s then costs
+about as many ACKs, one of 10,000 a hundredth; far below any window at that rate."""
+
+
+class Outbox:
+    """What one connection has to say besides data.
+
+    Args:
+        grant: the connection's window, for CREDIT.
+    """
+
+    __slots__ = (
+        "_acks",
+        "_control",
+        "_grant",
+        "_outcomes",
+        "_soon",
+        "_soon_at",
+        "credit_due",
+        "pong",
+    )
+
+    def __init__(self, grant: Grant) -> None:
+        self._grant = grant
+        self._control: list[bytes] = []
+        self._acks: dict[Stream, None] = {}
+        self._soon: dict[Stream, None] = {}
+        self._soon_at = inf
+        self._outcomes: dict[Stream, None] = {}
+        self.credit_due = False
+        self.pong: bytes | None = None
+
+    def add(self, frame: bytes) -> None:
+        """Queue a frame."""
+        self._control.append(frame)
+
+    def ack(self, stream: Stream) -> None:
+        """Write an ACK."""
+        self._acks[stream] = None
+        self._soon.pop(stream, None)
+
+    def ack_soon(self, stream: Stream, now: float) -> bool:
+        """Write an ACK within `ACK_DELAY`; return whether that begins a wait."""
+        if stream in self._acks:
+            return False
+        begins = not self._soon
+        if begins:
+            self._soon_at = now + ACK_DELAY
+        self._soon[stream] = None
+        return begins
+
+    def outcome(self, stream: Stream) -> None:
+        """Write an OUTCOME, after the ACK that belongs to it."""
+        self._outcomes[stream] = None
+
+    def due(self) -> float:
+        """Return when ACKs that wait are to be written; infinity if none does."""
+        return self._soon_at if self._soon else inf
+
+    def ripen(self, now: float) -> bool:
+        """Take note of the time; return whether ACKs are to be written now."""
+        if now < self.due():
+            return False
+        self._acks.update(self._soon)
+        self._soon.clear()
+        return True
+
+    def forget(self, stream: Stream) -> None:
+        """Write nothing more for a stream."""
+        self._acks.pop(stream, None)
+        self._soon.pop(stream, None)
+        self._outcomes.pop(stream, None)
+
+    def clear(self) -> None:
+        """Write nothing of all that waits."""
+        self._control.clear()
+        self._acks.clear()
+        self._soon.clear()
+        self._outcomes.clear()
+        self.credit_due = False
+        self.pong = None
+
+    def frames(self) -> list[bytes | memoryview]:
+        """Return all that waits, and forget it."""
+        parts: list[bytes | memoryview] = [*self._control]
+        self._control.clear()
+        if self.credit_due:
+            self.credit_due = False
+            limits = Credit(self._grant.limit_units, self._grant.limit_bytes)
+            parts.append(encode_frame(FrameType.CREDIT, encode(limits)))
+        if self.pong is not None:
+            parts.append(self.pong)
+            self.pong = None
+        if self._acks:
+            acks, self._acks = self._acks, {}
+            parts += [ack_frame(stream) for stream in acks]
+        if self._outcomes:
+            outcomes, self._outcomes = self._outcomes, {}
+            parts += [outcome_frame(stream) for stream in outcomes]
+        return parts
+
+
+def ack_frame(stream: Stream) -> bytes:
+    """Return the ACK of a stream as it stands now."""
+    assert stream.receiver is not None
+    position, ack, rewind = stream.receiver.ack()
+    return encode_frame(
+        FrameType.ACK,
+        encode(ack),
+        flags=REWIND if rewind else 0,
+        stream_id=stream.id,
+        sequence=position,
+    )
+
+
+def outcome_frame(stream: Stream) -> bytes:
+    """Return the OUTCOME of a stream that has one."""
+    assert stream.outcome is not None
+    return encode_frame(
+        FrameType.OUTCOME,
+        encode(stream.outcome),
+        stream_id=stream.id,
+        sequence=stream.outcome.position,
+    )
+
+
+def count_sent(parts: list[bytes | memoryview], stats: Stats) -> int:
+    """Count frames by type, and return the bytes of all parts.
+
+    A data frame is two parts, a header and its payload; a control frame is one.
+    """
+    size, payload_follows = 0, False
+    for part in parts:
+        length = len(part)
+        size += length
+        if payload_follows:
+            payload_follows = False
+            continue
+        stats.frames_sent[part[4]] += 1
+        payload_follows = length == HEADER_SIZE and part[:4] != b"\0\0\0\0"
+    stats.bytes_sent += size
+    return size
