@@ -1,0 +1,1 @@
+"""The main job on real input: see `python -m demo` (make demo)."""
