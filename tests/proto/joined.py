@@ -74,13 +74,13 @@ from ackline.proto.server_session import (
     sender_standing,
 )
 from ackline.proto.stats import Stats
+from ackline.proto.stream import Stream
 from ackline.proto.windows import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ackline.proto.connection import Connection
-    from ackline.proto.stream import Stream
 
 LIMITS = Limits(
     max_payload=262_144,
@@ -478,6 +478,7 @@ class MemoryClient:
         )
         stream.sender = sender
         self.files[stream.id] = data
+        stream.context = stream.id
         if not data:
             self._finish(stream)
         return self._open(stream)
@@ -504,6 +505,7 @@ class MemoryClient:
             lazy=True,
         )
         self.events[stream.id] = []
+        stream.context = stream.id
         return self._open(stream)
 
     def _open(self, stream: Stream) -> Stream:
@@ -511,8 +513,19 @@ class MemoryClient:
             self.connection.open(stream)
         return stream
 
+    def _renumbered(self, stream: Stream) -> None:
+        """Follow a stream that was opened again under a new id."""
+        before = stream.context
+        if isinstance(before, int) and before != stream.id:
+            for kept in (self.files, self.events):
+                if before in kept:
+                    kept[stream.id] = kept.pop(before)  # type: ignore[assignment]
+        stream.context = stream.id
+
     def handle(self, notice: Notice) -> None:  # noqa: C901 - a case a notice
         self.notices.append(notice)
+        if isinstance(stream := getattr(notice, "stream", None), Stream):
+            self._renumbered(stream)
         match notice:
             case ChunkWanted(stream):
                 self.load(stream)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ackline.proto.connection import Phase
 from ackline.proto.errors import Code
 from ackline.proto.frames import FrameType, encode_frame, pack_header
 from ackline.proto.messages import (
@@ -32,6 +33,7 @@ from ackline.proto.messages import (
 )
 from ackline.proto.notices import (
     ConnectionFailed,
+    OpenReceived,
     PeerLeft,
     ReplyReceived,
     RequestReceived,
@@ -43,6 +45,9 @@ from tests.proto.test_joined_events import feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ackline.proto.server_connection import ServerConnection
+    from ackline.proto.stream import Stream
 
 
 def failure(pair: Pair) -> ConnectionFailed:
@@ -126,6 +131,49 @@ def test_an_unknown_session_is_replaced_and_streams_are_opened_again() -> None:
     upload = pair.server.uploads["k"]
     assert upload.data() == data
     assert len(upload.stored_log) == len(set(upload.stored_log))
+    assert pair.client.outcomes[stream.id].outcome is OutcomeKind.COMPLETED
+
+
+def test_a_stream_whose_open_was_not_answered_is_opened_again_under_a_new_id() -> None:
+    """SPEC.md §9.1: ids only go up, and a later OPEN may have been answered."""
+    pair = Pair()
+    pair.run()
+    lost = pair.client.upload(b"a" * 5000, key="lost")
+    answered = pair.client.upload(b"b" * 5000, key="answered")
+    held: list[OpenReceived] = []
+    opened = pair.server.opened
+
+    def defer(connection: ServerConnection, stream: Stream) -> None:
+        if stream.open.key == "lost" and not held:
+            held.append(OpenReceived(stream, stream.open))
+        else:
+            opened(connection, stream)
+
+    pair.server.opened = defer  # type: ignore[method-assign]
+    pair.run_until(lambda: answered.opened)
+    assert not lost.opened
+    assert lost.id < answered.id
+    pair.drop()
+    pair.connect()
+    pair.run()
+    assert lost.id > answered.id
+    for stream in (lost, answered):
+        assert pair.client.outcomes[stream.id].outcome is OutcomeKind.COMPLETED
+
+
+def test_a_session_lost_twice_in_a_row_is_replaced_twice() -> None:
+    pair = Pair()
+    pair.run()
+    stream = pair.client.upload(b"a" * 50_000, key="k")
+    pair.run_until(lambda: stream.opened)
+    pair.drop()
+    pair.server.sessions.clear()
+    pair.connect()
+    pair.run_until(lambda: pair.c.phase is Phase.OPEN)
+    assert not stream.established
+    pair.drop()
+    pair.connect()
+    pair.run()
     assert pair.client.outcomes[stream.id].outcome is OutcomeKind.COMPLETED
 
 

@@ -126,7 +126,7 @@ class ClientConnection(Connection):
                 self.open(stream)
             return
         self.phase = Phase.RESUMING
-        self.adopt(s for s in self.session.streams.values() if s.opened)
+        self.adopt(s for s in self.session.streams.values() if s.established)
         streams = self.session.resume_streams()
         for at in range(0, max(len(streams), 1), RESUME_AT_ONCE):
             self.send(
@@ -252,7 +252,8 @@ class ClientConnection(Connection):
             return
         self._go_on(answers)
         for stream in list(self.session.streams.values()):
-            if not stream.opened and not stream.ended:
+            if not stream.established and not stream.ended:
+                self.session.renumber(stream)
                 self.open(stream)
 
     def _go_on(self, answers: list[ResumedStream]) -> None:
@@ -281,6 +282,7 @@ class ClientConnection(Connection):
     def _reopen_all(self) -> None:
         for stream in list(self.session.streams.values()):
             self.forget(stream)
+            stream.established = False
             again = self.session.reopened(stream)
             if again is None:
                 stream.broken(*LOST_PUBLISHER)
@@ -304,7 +306,7 @@ class ClientConnection(Connection):
         again = stream.opened
         early = stream in self._early
         self._early.discard(stream)
-        stream.opened = True
+        stream.opened = stream.established = True
         stream.last_opened = opened
         stream.resource = opened.id
         if not again or not stream.generation:

@@ -55,9 +55,23 @@ class ClientSession:
         """Keep a stream no longer."""
         self.streams.pop(stream.id, None)
 
+    def renumber(self, stream: Stream) -> None:
+        """Give a stream whose OPEN was not answered a new id, to open it again.
+
+        The server may have taken the OPEN, and a later one has perhaps been answered:
+        ids only go up in the life of a session (SPEC.md §9.1). What it took under the
+        old id is released, because RESUME does not name it.
+        """
+        self.forget(stream)
+        stream.id = self._next_id
+        self._next_id += 1
+        self.streams[stream.id] = stream
+
     def resume_streams(self) -> list[ResumeStream]:
         """Return what RESUME says of every stream (SPEC.md §8.2)."""
-        return [_resume(stream) for stream in self.streams.values() if stream.opened]
+        return [
+            _resume(stream) for stream in self.streams.values() if stream.established
+        ]
 
     def reopened(self, stream: Stream) -> Open | None:
         """Return the OPEN that continues a stream in a new session, or None.

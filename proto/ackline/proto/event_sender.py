@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.frames import SPECIAL, FrameType, pack_header
 from ackline.proto.messages import Proof
+from ackline.proto.proofs import NOTHING
 from ackline.proto.sender import Sender
 
 if TYPE_CHECKING:
     from ackline.proto.batches import Batch
     from ackline.proto.feed import EventFeed
     from ackline.proto.messages import Ack, End, Standing
+    from ackline.proto.proofs import ProofSum
     from ackline.proto.stream import Stream
 
 __all__ = ["EventSender"]
@@ -56,11 +58,7 @@ class EventSender(Sender):
 
     def verify(self, proof: Proof) -> bool | None:
         """Compare a receiver's proof with the feed; None if it cannot be known."""
-        base = (
-            self._start_sum
-            if proof.base == self.start and self._start_sum is not None
-            else self.feed.sum_at(proof.base)
-        )
+        base = self._sum_before(proof.base)
         here = self.feed.sum_at(proof.position)
         if base is None or here is None or proof.position < proof.base:
             return None
@@ -70,6 +68,12 @@ class EventSender(Sender):
             and part.lengths_crc == proof.lengths_crc
             and part.bodies_crc == proof.bodies_crc
         )
+
+    def _sum_before(self, position: int) -> ProofSum | None:
+        if position == self.start and self._start_sum is not None:
+            return self._start_sum
+        # Sums are over everything, so those before the first event need no event.
+        return NOTHING if position == 0 else self.feed.sum_at(position)
 
     def _next(self, limit: int) -> list[bytes | memoryview] | None:
         batch = self.feed.next_batch(self.position)

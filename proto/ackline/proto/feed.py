@@ -154,6 +154,14 @@ class EventBuffer:
         self._trim()
         return self._over()
 
+    def know(self, sums: ProofSum) -> None:
+        """State the sums of everything before the first event, if they come late.
+
+        Only before the first `append()`: those of later positions follow from them.
+        """
+        if not self._sums and self._next == self._first:
+            self._sums = [sums]
+
     def on_room(self, callback: Callable[[], None] | None) -> None:
         """Have `callback` called once when the floor rises, to look at `full` again."""
         self._below = callback

@@ -39,7 +39,9 @@ class Stream:
         resource: the stable id from OPENED (`uploads/ID`, `runs/ID`, `logs/NAME`, …).
         generation, epoch: as OPENED said.
         outcome: once decided.
-        opened: whether OPENED was sent or received.
+        opened: whether OPENED was ever sent or received.
+        established: client: whether the present session knows the stream, as OPENED
+            says; a stream that was opened again in a new session waits for it.
         cancelling: whether CANCEL was sent or received.
         context: whatever the layer above keeps with the stream.
     """
@@ -60,6 +62,7 @@ class Stream:
         self.epoch = 0
         self.outcome: Outcome | None = None
         self.opened = False
+        self.established = False
         self.last_opened: Opened | None = None
         self.cancelling = False
         self.released = False
