@@ -35,6 +35,7 @@ from ackline.proto.notices import (
     ConnectionFailed,
     OpenReceived,
     PeerLeft,
+    PongReceived,
     ReplyReceived,
     RequestReceived,
     SessionResumed,
@@ -215,6 +216,14 @@ def test_silence_is_broken_by_ping_and_ends_in_peer_lost() -> None:
     pair.now += 31
     pair.c.handle_timeout(pair.now)
     assert failure(pair).code == Code.PEER_LOST
+
+
+def test_a_pong_is_told_to_who_asked_for_it() -> None:
+    pair = Pair()
+    pair.run()
+    number = pair.c.ping()
+    pair.run()
+    assert PongReceived(number) in pair.client.notices
 
 
 def test_a_peer_that_takes_no_output_is_lost() -> None:

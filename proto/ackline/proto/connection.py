@@ -45,7 +45,12 @@ from ackline.proto.messages import (
     decode,
     encode,
 )
-from ackline.proto.notices import ConnectionFailed, EndReceived, PeerLeft
+from ackline.proto.notices import (
+    ConnectionFailed,
+    EndReceived,
+    PeerLeft,
+    PongReceived,
+)
 from ackline.proto.outbox import Outbox, count_sent
 from ackline.proto.reader import FrameReader
 from ackline.proto.scheduler import Scheduler
@@ -125,6 +130,7 @@ class Connection(ABC):
         self._written: list[Callable[[], None]] = []
         self._output_asked = False
         self._ping_number = 0
+        self._awaited_pong = 0
         self._handlers = self._table()
 
     # Bytes in
@@ -371,6 +377,13 @@ class Connection(ABC):
             GoAway(code=code, text=text, retry_after=retry_after, deadline=deadline),
         )
 
+    def ping(self) -> int:
+        """Send PING now; `PongReceived` with the returned number tells of the PONG."""
+        self._ping_number += 1
+        self._awaited_pong = self._ping_number
+        self.send(FrameType.PING, self._positions(), sequence=self._ping_number)
+        return self._ping_number
+
     def lost(self) -> None:
         """Take note that the socket is closed: detach everything."""
         self.phase = Phase.CLOSED
@@ -578,9 +591,12 @@ class Connection(ABC):
         self.output()
 
     def _pong_received(
-        self, _flags: int, _stream_id: int, _sequence: int, payload: memoryview
+        self, _flags: int, _stream_id: int, sequence: int, payload: memoryview
     ) -> None:
         decode(Ping, payload)
+        if sequence and sequence == self._awaited_pong:
+            self._awaited_pong = 0
+            self.notify(PongReceived(sequence))
 
     def _go_away(
         self, _flags: int, _stream_id: int, _sequence: int, payload: memoryview

@@ -50,6 +50,7 @@ __all__ = [
     "OpenReceived",
     "OutcomeReceived",
     "PeerLeft",
+    "PongReceived",
     "Redirected",
     "ReleaseReceived",
     "ReplyReceived",
@@ -120,6 +121,13 @@ class PeerLeft:
     """GOAWAY came: from a client it is done, from a server it drains."""
 
     message: GoAway
+
+
+@dataclass(frozen=True, slots=True)
+class PongReceived:
+    """The PONG to a `Connection.ping()` came."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +284,7 @@ Notice: TypeAlias = (
     | SessionResumed
     | ConnectionFailed
     | PeerLeft
+    | PongReceived
     | Redirected
     | RequestReceived
     | ReplyReceived
