@@ -148,7 +148,7 @@ class Connection(ABC):
         try:
             self.reader.received(count)
         except ProtocolViolation as violation:
-            self.fail(violation.code, violation.text)
+            self.fail(violation.code, violation.text, stream_id=self.reader.stream_id)
 
     def frame_received(
         self,
@@ -351,7 +351,9 @@ class Connection(ABC):
             sequence=request_id,
         )
 
-    def fail(self, code: int, text: str, *, retry_after: float = 0.0) -> None:
+    def fail(
+        self, code: int, text: str, *, retry_after: float = 0.0, stream_id: int = 0
+    ) -> None:
         """End the connection with ERROR."""
         if self.phase is Phase.CLOSED:
             return
@@ -359,7 +361,12 @@ class Connection(ABC):
         self.error(code, text, retry_after=retry_after)
         self._over(
             ConnectionFailed(
-                code, text, by_peer=False, retry=False, retry_after=retry_after
+                code,
+                text,
+                by_peer=False,
+                retry=False,
+                retry_after=retry_after,
+                stream_id=stream_id,
             )
         )
 

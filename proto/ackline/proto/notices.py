@@ -107,13 +107,17 @@ class SessionResumed:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionFailed:
-    """The connection is over: by our ERROR or the peer's, or a timer."""
+    """The connection is over: by our ERROR or the peer's, or a timer.
+
+    `stream_id` is that of the frame that broke a rule here; 0 if none did.
+    """
 
     code: int
     text: str
     by_peer: bool
     retry: bool
     retry_after: float
+    stream_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,10 @@ class FrameReader:
         scratch: from `scratch_buffer()`; shared.
         max_payload: bytes; a header that states more is refused before anything is
             buffered for it (SPEC.md §3).
+
+    Attributes:
+        stream_id: of the newest frame, as its header says; after a violation, whose
+            frame it was.
     """
 
     __slots__ = (
@@ -88,6 +92,7 @@ class FrameReader:
         "max_payload",
         "read_size",
         "scratch",
+        "stream_id",
     )
 
     def __init__(
@@ -99,6 +104,7 @@ class FrameReader:
         self.read_size = read_size
         self.frames = 0
         self.bytes = 0
+        self.stream_id = 0
         self._rest = b""
         self._held = False
         self._header: tuple[int, int, int, int, int, int, int] | None = None
@@ -210,6 +216,7 @@ class FrameReader:
         in_place: bool,
     ) -> None:
         _length, kind, flags, fragment, stream_id, sequence, crc = header
+        self.stream_id = stream_id
         payload_crc = crc32c(payload)
         if crc32c(checked, payload_crc) != crc:
             raise ProtocolViolation(
