@@ -98,6 +98,8 @@ class Pump(asyncio.BufferedProtocol):
         if self._transport is not None and not self._closing:
             self._closing = True
             self._turn()
+            if self._blocked:  # a peer that takes nothing: its ERROR goes last
+                self._transport.writelines(self.core.data_to_send(self._loop.time()))
             self._transport.close()
             self._loop.call_later(LINGER_SECONDS, self.abort)
 
@@ -182,7 +184,7 @@ class Pump(asyncio.BufferedProtocol):
         finally:
             self._flushing = False
         self._follow_reading()
-        if core.closing and not self._blocked:
+        if core.closing:
             self.close()
         elif not self._scheduled:
             self._arm()

@@ -113,7 +113,7 @@ class ChunkSender(Sender):
         ahead = len(self._loading) + len(self._loaded) + (self._open is not None)
         if ahead >= READ_AHEAD:
             return None
-        index = self._next_index
+        index = self._next_index if self._open is None else self._open.index + 1
         while index in self._loaded or index in self._loading or self._skips(index):
             index += 1
         if self._count_known is not None and index >= self._count_known:
@@ -255,6 +255,9 @@ class ChunkSender(Sender):
 
     def _begin(self) -> bool:
         while self._skips(self._next_index):
+            stored = self._loaded.pop(self._next_index, None)
+            if stored is not None and stored.release is not None:
+                stored.release()
             self._next_index += 1
         load = self._loaded.get(self._next_index)
         if load is None:

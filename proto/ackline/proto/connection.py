@@ -137,6 +137,9 @@ class Connection(ABC):
 
     def buffer(self) -> memoryview:
         """Return where to read the next bytes to."""
+        if self.phase is Phase.CLOSED:
+            # The place of a half-read chunk may be another stream's buffer by now.
+            return self.reader.scratch
         return self.reader.buffer()
 
     def received(self, count: int, now: float) -> None:

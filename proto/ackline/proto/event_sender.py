@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.frames import SPECIAL, FrameType, pack_header
 from ackline.proto.messages import Proof
@@ -80,7 +82,7 @@ class EventSender(Sender):
         if batch is None:
             return self._end()
         size = len(batch.payload)
-        if not self._room(batch.entries, size):
+        if size > self._largest() or not self._room(batch.entries, size):
             part = self._part(batch)
             if part is None:
                 return None
@@ -99,9 +101,16 @@ class EventSender(Sender):
         )
         return [header, batch.payload]
 
+    def _largest(self) -> int:
+        connection = self.stream.connection
+        assert connection is not None
+        return connection.peer_payload
+
     def _end(self) -> list[bytes | memoryview] | None:
-        if self.end is None:
-            self.end = self.feed.end
+        if self.end is None and self.feed.end is not None:
+            # The feed is shared; what END states is what this cursor covers.
+            size = self.feed.next_id - self.start
+            self.end = structs.replace(self.feed.end, size=size)
         if self.end is None or self.end_sent or self.position < self.feed.next_id:
             return None
         return self._end_frame(self.position)

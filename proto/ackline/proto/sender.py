@@ -121,6 +121,11 @@ class Sender(ABC):
         return self.stored < self._highest + self.end_sent
 
     @property
+    def sent_position(self) -> int:
+        """Position of the units that were sent, whatever became of them."""
+        return self._highest
+
+    @property
     def end_acknowledged(self) -> bool:
         """Whether the receiver has everything, the END included."""
         return self.end_sent and self.stored > self._highest
