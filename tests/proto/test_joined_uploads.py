@@ -100,6 +100,16 @@ def test_an_incomplete_chunk_continues_where_it_was_cut() -> None:
     assert pair.server.uploads["k"].data() == data
 
 
+def test_every_chunk_is_loaded_once_though_it_travels_in_fragments() -> None:
+    pair = Pair()
+    data = content(10 * 100_000)
+    stream = pair.client.upload(data, chunk_size=100_000)
+    pair.run()
+    assert pair.client.supplied == [(stream.id, index) for index in range(10)]
+    assert pair.c.stats.frames_sent[FrameType.CHUNK] >= 40
+    assert pair.server.uploads["none-1"].data() == data
+
+
 def test_chunks_stored_out_of_order_are_acknowledged_as_ranges() -> None:
     pair = Pair()
     pair.server.hold_stores = True
