@@ -10,8 +10,6 @@ from ackline.proto.messages import OutcomeKind
 from tests.proto.joined import Pair
 
 TICK = 0.001
-BUFFER = 256 * 2**10
-"""Bytes the socket takes before it blocks, as TCP_NOTSENT_LOWAT sets it."""
 
 
 class SlowLink:
@@ -22,15 +20,20 @@ class SlowLink:
         self.rate = rate
         self.blocked = False
 
+    @property
+    def full(self) -> bool:
+        """Whether the socket takes no more: one fragment, as TCP_NOTSENT_LOWAT says."""
+        return len(self.pair.to_server) >= self.pair.c.rate.fragment
+
     def tick(self) -> None:
         """Let a millisecond pass."""
         pair = self.pair
         pair.now += TICK
-        if self.blocked and len(pair.to_server) < BUFFER:
+        if self.blocked and not self.full:
             self.blocked = False
             pair.c.output_taken(pair.now, pair.c.rate.fragment)
         while not self.blocked and pair._write(pair.c, pair.to_server):
-            if len(pair.to_server) >= BUFFER:
+            if self.full:
                 self.blocked = True
                 pair.c.output_blocked(pair.now)
         pair.piece = int(self.rate * TICK)

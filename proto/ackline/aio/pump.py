@@ -23,9 +23,8 @@ FRAGMENTS_A_TURN = 4
 """Writes in one turn of the event loop: about 1 MiB, well below a millisecond, before
 other connections and reads have their turn."""
 
-NOTSENT_LOWAT = 256 * 2**10
-"""Unsent bytes the kernel may hold: one fragment. Without this a token would wait
-behind megabytes of a file in the socket buffer."""
+INTERNET = (socket.AF_INET, socket.AF_INET6)
+LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 LINGER_SECONDS = 2.0
 """Seconds a closing connection has to write its last ERROR."""
@@ -78,6 +77,7 @@ class Pump(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._reading = True
         self._closing = False
+        self._lowat = 0
         self.peer = ""
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
@@ -115,10 +115,13 @@ class Pump(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         # Everything that the kernel does not take at once counts as blocked.
         self._transport.set_write_buffer_limits(high=0)
-        _tune(transport.get_extra_info("socket"))
+        self._socket: socket.socket | None = transport.get_extra_info("socket")
+        if self._socket is not None and self._socket.family in INTERNET:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         name = transport.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
         self.core = self._owner.pump_made(self)
+        self._follow_rate()
         self._arm()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -145,6 +148,7 @@ class Pump(asyncio.BufferedProtocol):
         """Go on pulling."""
         self._blocked = False
         self.core.output_taken(self._loop.time(), self._unwritten)
+        self._follow_rate()
         self._turn()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -178,6 +182,7 @@ class Pump(asyncio.BufferedProtocol):
                 transport.writelines(parts)
                 if not self._blocked and self._unwritten >= core.rate.fragment:
                     core.rate.free()
+                    self._follow_rate()
             else:
                 self._scheduled = True
                 self._loop.call_soon(self._turn)
@@ -197,6 +202,18 @@ class Pump(asyncio.BufferedProtocol):
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
+
+    def _follow_rate(self) -> None:
+        """Let the kernel hold one fragment that is not sent yet, and no more.
+
+        Without this a token would wait behind megabytes of a file in the socket buffer.
+        """
+        fragment = self.core.rate.fragment
+        if self._lowat // 2 < fragment < self._lowat * 2 or LOWAT is None:
+            return
+        self._lowat = fragment
+        if self._socket is not None and self._socket.family in INTERNET:
+            self._socket.setsockopt(socket.IPPROTO_TCP, LOWAT, fragment)
 
     def _arm(self) -> None:
         """Have one timer, no later than the core asks for.
@@ -221,12 +238,3 @@ class Pump(asyncio.BufferedProtocol):
         self.core.handle_timeout(self._loop.time())
         if not self._scheduled:
             self._arm()
-
-
-def _tune(sock: socket.socket | None) -> None:
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    lowat = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-    if lowat is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, lowat, NOTSENT_LOWAT)
