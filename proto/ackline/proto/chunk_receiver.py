@@ -194,8 +194,7 @@ class ChunkReceiver(Receiver):
         """State that a chunk is kept as `durability` promises."""
         crc, length = self._storing.pop(notice.index, (notice.crc, notice.length))
         self._stored_crcs[notice.index] = (crc, length)
-        if notice.data is not None:
-            self.pool.give(notice.data)
+        self.pool.give(notice.data)
         self._advance()
         self.consumed = self.stored
         if self._window_chunks < self._max_chunks:
@@ -209,8 +208,7 @@ class ChunkReceiver(Receiver):
     ) -> None:
         """State that a chunk could not be kept; the sender tries again later."""
         self._storing.pop(notice.index, None)
-        if notice.data is not None:
-            self.pool.give(notice.data)
+        self.pool.give(notice.data)
         self.retry_after, self.retry_code = retry_after, code
         self.rewind_due = self._resync = True
         if self._open is not None:

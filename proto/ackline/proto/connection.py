@@ -42,6 +42,7 @@ from ackline.proto.messages import (
     Limits,
     Pause,
     Ping,
+    clipped,
     decode,
     encode,
 )
@@ -349,7 +350,7 @@ class Connection(ABC):
         retry = Code(code).retry if code in Code.__members__.values() else False
         self.send(
             FrameType.ERROR,
-            Error(code=code, text=text, retry=retry, retry_after=retry_after),
+            Error(code=code, text=clipped(text), retry=retry, retry_after=retry_after),
             stream_id=stream_id,
             sequence=request_id,
         )
