@@ -54,6 +54,7 @@ class DataFolder:
         """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_foreign(path, files)
             lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise disk_failure(str(path), error) from error
@@ -89,13 +90,18 @@ def _take(path: Path, lock: int) -> None:
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
 
+def _refuse_foreign(path: Path, files: Files) -> None:
+    """Check that a folder is ours or empty, before anything is made in it."""
+    found = files.sizes(path)
+    others = sorted(found.keys() - {"lock", _DRAFT})
+    if others and "format" not in found:
+        raise FormatMismatch(path, found=f"{others[0]}, …", supported=FORMAT)
+
+
 def _check_format(path: Path, files: Files) -> None:
-    """Check the format file; make it in a folder that has nothing else."""
+    """Check the format file, or make it."""
     file = path / "format"
     if not file.exists():
-        others = sorted(set(files.sizes(path)) - {"lock", _DRAFT})
-        if others:
-            raise FormatMismatch(path, found=f"{others[0]}, …", supported=FORMAT)
         _write_format(path, files)
         return
     with file.open("rb") as stream:

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ackline.server.stores.errors import NotFound
+from ackline.server.stores.storage import Storage, StorageOptions
+from tests.server.stores.support import Clock, Publisher
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from ackline.server.stores.seams import Log
+    from tests.server.stores.support import FaultyFiles
+
+OPTIONS = StorageOptions(reserve=0, segment_size=2000)
+
+
+@pytest.fixture
+async def storage(
+    tmp_path: Path, clock: Clock, files: FaultyFiles
+) -> AsyncIterator[Storage]:
+    async with Storage.open(
+        tmp_path / "data", OPTIONS, clock=clock, files=files
+    ) as storage:
+        yield storage
+
+
+async def fill(log: Log, count: int, size: int = 300) -> None:
+    state = log.publisher("producer")
+    publisher = Publisher(log, position=state.position if state else 0)
+    for _ in range(count):
+        log.append(publisher.batch(b"x" * size))
+    await log.flush()
+
+
+def segments(tmp_path: Path) -> list[Path]:
+    return list(tmp_path.glob("data/logs/*/*.log"))
+
+
+async def test_log_is_made_once(storage: Storage, clock: Clock) -> None:
+    with pytest.raises(NotFound):
+        await storage.logs.open("events", create=False)
+    one, two = await asyncio.gather(
+        storage.logs.open("events"), storage.logs.open("events")
+    )
+    assert one is two
+    assert one.record.created == clock.now
+    assert one.record.generation == int(one.record.log_id[:16], 16)
+    assert await storage.logs.logs() == [one.record]
+
+
+async def test_logs_are_listed_by_prefix_in_pages(storage: Storage) -> None:
+    for name in ("b/2", "a", "b/1", "b/3", "c"):
+        await storage.logs.open(name)
+    assert [r.name for r in await storage.logs.logs()] == [
+        "a",
+        "b/1",
+        "b/2",
+        "b/3",
+        "c",
+    ]
+    assert [r.name for r in await storage.logs.logs("b/", limit=2)] == ["b/1", "b/2"]
+    page = await storage.logs.logs("b/", after="b/2")
+    assert [r.name for r in page] == ["b/3"]
+
+
+async def test_old_segments_go_when_all_in_them_is_too_old(
+    storage: Storage, clock: Clock
+) -> None:
+    await storage.logs.configure("events", retention_seconds=100, retention_bytes=None)
+    log = await storage.logs.open("events")
+    await fill(log, 20)
+    clock.now += 60
+    await fill(log, 20)
+    assert await storage.logs.trim() == 0
+    clock.now += 60
+    assert await storage.logs.trim() > 0
+    assert 16 <= log.first_id <= 20
+    (batch,) = await log.load(20, 1)
+    assert batch.first_id == 20
+
+
+async def test_newest_segment_of_an_idle_log_goes_too(
+    storage: Storage, clock: Clock, tmp_path: Path
+) -> None:
+    await storage.logs.configure("events", retention_seconds=100, retention_bytes=None)
+    log = await storage.logs.open("events")
+    await fill(log, 20)
+    sums, state = log.sums, log.publisher("producer")
+    clock.now += 101
+    assert await storage.logs.trim() > 0
+    assert (log.first_id, log.next_id) == (20, 20)
+    assert len(segments(tmp_path)) == 1
+    assert await storage.logs.trim() == 0
+    assert (log.sums, log.publisher("producer")) == (sums, state)
+    await fill(log, 1)
+    assert log.next_id == 21
+
+
+async def test_trimmed_log_begins_there_after_a_restart(
+    tmp_path: Path, clock: Clock
+) -> None:
+    options = replace(OPTIONS, segment_size=2**20)
+    async with Storage.open(tmp_path / "data", options, clock=clock) as storage:
+        await storage.logs.configure(
+            "events", retention_seconds=1000, retention_bytes=2**20
+        )
+        log = await storage.logs.open("events")
+        await fill(log, 12, size=2**19)
+        before = log.size
+        assert await storage.logs.trim() > 0
+        assert 2**20 <= log.size < before
+        first, last = log.first_id, log.next_id
+    async with Storage.open(tmp_path / "data", options, clock=clock) as storage:
+        log = await storage.logs.open("events")
+        assert (log.first_id, log.next_id) == (first, last)
+        assert log.record.retention_seconds == 1000
+        assert log.record.retention_bytes == 2**20
+        clock.now += 1001
+        assert await storage.logs.trim() > 0
+        assert log.first_id == last
+
+
+async def test_log_without_retention_keeps_everything(
+    storage: Storage, clock: Clock
+) -> None:
+    log = await storage.logs.open("events")
+    await fill(log, 30)
+    clock.now += 10**9
+    assert await storage.logs.trim() == 0
+    assert log.first_id == 0
+    await fill(log, 30)  # its file was closed meanwhile
+    assert log.next_id == 60
+
+
+async def test_log_that_fails_does_not_stop_the_others_from_being_trimmed(
+    storage: Storage, clock: Clock, tmp_path: Path
+) -> None:
+    for name in ("bad", "good"):
+        await storage.logs.configure(name, retention_seconds=10, retention_bytes=None)
+        await fill(await storage.logs.open(name), 20)
+    bad = await storage.logs.open("bad")
+    clock.now += 100
+    log_folder = tmp_path / "data" / "logs" / bad.record.log_id
+    await storage.logs.trim()
+    for path in log_folder.iterdir():
+        path.unlink()
+    log_folder.rmdir()
+    await fill(await storage.logs.open("good"), 20)
+    clock.now += 100
+    assert await storage.logs.trim() > 0
+
+
+async def test_folder_without_a_record_is_deleted_at_the_start(
+    tmp_path: Path, clock: Clock
+) -> None:
+    data = tmp_path / "data"
+    async with Storage.open(data, OPTIONS, clock=clock) as storage:
+        await fill(await storage.logs.open("events"), 1)
+    leftover = data / "logs" / "0123"
+    leftover.mkdir()
+    (leftover / f"{0:020}.log").write_bytes(b"x")
+    async with Storage.open(data, OPTIONS, clock=clock) as storage:
+        assert storage.stats.leftovers == 1
+        assert not leftover.exists()
+        assert (await storage.logs.open("events")).next_id == 1
+
+
+async def test_closing_stores_what_was_appended(tmp_path: Path, clock: Clock) -> None:
+    async with Storage.open(tmp_path / "data", OPTIONS, clock=clock) as storage:
+        log = await storage.logs.open("events")
+        publisher = Publisher(log)
+        tickets = [log.append(publisher.batch(b"x")) for _ in range(10)]
+    assert all(ticket.done.done() for ticket in tickets)
+    async with Storage.open(tmp_path / "data", OPTIONS, clock=clock) as storage:
+        assert (await storage.logs.open("events")).next_id == 10

@@ -1,0 +1,553 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ackline.proto.checksums import crc32c
+from ackline.proto.values import Durability, Existing
+from ackline.server.stores.errors import (
+    ChecksumConflict,
+    Corrupt,
+    DigestMismatch,
+    Ended,
+    Fenced,
+    SizeMismatch,
+    StorageFull,
+    StoreFailed,
+)
+from ackline.server.stores.storage import Storage, StorageOptions
+from tests.server.stores.support import (
+    CHUNK,
+    Clock,
+    crash,
+    parameters,
+    pieces,
+    put,
+    put_all,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from ackline.server.stores.entities import ObjectRecord
+    from ackline.server.stores.seams import Upload
+    from tests.server.stores.support import FaultyFiles
+
+OPTIONS = StorageOptions(reserve=0)
+DATA = os.urandom(4 * CHUNK + 100)
+
+
+@pytest.fixture
+async def storage(
+    tmp_path: Path, clock: Clock, files: FaultyFiles
+) -> AsyncIterator[Storage]:
+    async with Storage.open(
+        tmp_path / "data", OPTIONS, clock=clock, files=files
+    ) as storage:
+        yield storage
+
+
+@pytest.fixture
+async def upload(storage: Storage) -> Upload:
+    return await storage.chunks.create(parameters())
+
+
+def outcome(record: ObjectRecord) -> bytes:
+    return b"completed " + record.object_id.encode()
+
+
+def file_of(tmp_path: Path, upload: Upload) -> Path:
+    return tmp_path / "data" / "objects" / upload.record.upload_id
+
+
+async def reloaded(folder: Path, upload: Upload, clock: Clock) -> tuple[int, list[int]]:
+    """Return position and lost chunks as a server that starts finds them."""
+    async with Storage.open(folder, OPTIONS, clock=clock) as storage:
+        again = await storage.chunks.load(upload.record.upload_id)
+        return again.position, again.lost_chunks
+
+
+async def test_stored_chunks_in_any_order(upload: Upload) -> None:
+    chunks = pieces(DATA)
+    for index in (3, 0, 1):
+        await put(upload, index, chunks[index])
+    assert upload.position == 2
+    assert upload.ranges_beyond == [(3, 4)]
+    assert upload.bytes_stored == 3 * CHUNK
+    assert upload.prefix_bytes == 2 * CHUNK
+    assert upload.prefix_crc == crc32c(DATA[: 2 * CHUNK])
+    assert upload.chunk(3) == (CHUNK, crc32c(chunks[3]))
+    assert upload.chunk(2) is None
+
+
+async def test_stored_chunk_survives_a_crash_right_after(
+    storage: Storage, upload: Upload, tmp_path: Path, clock: Clock
+) -> None:
+    for index, chunk in enumerate(pieces(DATA)[:3]):
+        await put(upload, index, chunk)
+        copy = crash(tmp_path / "data", tmp_path / f"copy {index}")
+        assert await reloaded(copy, upload, clock) == (index + 1, [])
+
+
+async def test_promise_waits_for_bytes_record_and_name(
+    upload: Upload, files: FaultyFiles
+) -> None:
+    for call in ("fdatasync", "sync_directory"):
+        gate = files.gates[call] = threading.Event()
+        store = asyncio.ensure_future(put(upload, 0, DATA[:CHUNK]))
+        await asyncio.sleep(0.05)
+        assert not store.done()
+        assert upload.position == 0
+        store.cancel()
+        gate.set()
+        del files.gates[call]
+        with pytest.raises(asyncio.CancelledError):
+            await store
+    await put(upload, 0, DATA[:CHUNK])
+    named = files.calls["sync_directory"]
+    await put(upload, 1, DATA[CHUNK : 2 * CHUNK])
+    assert files.calls["sync_directory"] == named
+
+
+async def test_chunks_stored_at_a_time_share_syncs(
+    storage: Storage, files: FaultyFiles
+) -> None:
+    upload = await storage.chunks.create(parameters())
+    before = storage.stats
+    gate = files.gates["fdatasync"] = threading.Event()
+    stores = [
+        asyncio.ensure_future(put(upload, index, bytes([index]) * CHUNK))
+        for index in range(40)
+    ]
+    await asyncio.sleep(0.1)
+    gate.set()
+    await asyncio.gather(*stores)
+    after = storage.stats
+    assert after.sync_waiters - before.sync_waiters >= 40
+    assert after.syncs - before.syncs <= 12
+    assert after.transactions - before.transactions <= 20
+    assert upload.position == 40
+
+
+async def test_written_durability_does_not_sync(
+    storage: Storage, files: FaultyFiles
+) -> None:
+    upload = await storage.chunks.create(parameters(durability=Durability.WRITTEN))
+    before = files.calls["fdatasync"]
+    await put_all(upload, DATA)
+    assert files.calls["fdatasync"] == before
+    await upload.commit(len(DATA), epoch=1, outcome=outcome)
+    assert files.calls["fdatasync"] == before + 1
+
+
+async def test_parked_part_and_rest_make_a_chunk(
+    upload: Upload, tmp_path: Path, clock: Clock
+) -> None:
+    chunk = DATA[:CHUNK]
+    await upload.park(0, 0, chunk[:300], epoch=1)
+    await upload.park(0, 300, memoryview(chunk)[300:500], epoch=1)
+    assert upload.position == 0
+    await upload.store(0, chunk[500:], crc32c(chunk), epoch=1, length=CHUNK, offset=500)
+    copy = crash(tmp_path / "data", tmp_path / "copy")
+    assert await reloaded(copy, upload, clock) == (1, [])
+
+
+async def test_parking_cannot_damage_what_is_stored(upload: Upload) -> None:
+    await put(upload, 0, DATA[:CHUNK])
+    with pytest.raises(ValueError, match="overwrite"):
+        await upload.park(0, 0, b"other", epoch=1)
+    with pytest.raises(ValueError, match="outside"):
+        await upload.park(1, CHUNK - 1, b"xx", epoch=1)
+
+
+async def test_chunk_again_is_no_change_and_other_bytes_a_conflict(
+    upload: Upload, tmp_path: Path
+) -> None:
+    chunk = DATA[:CHUNK]
+    await put(upload, 0, chunk)
+    await put(upload, 0, chunk)
+    with pytest.raises(ChecksumConflict) as conflict:
+        await put(upload, 0, b"x" * CHUNK)
+    assert conflict.value.stored == crc32c(chunk)
+    assert file_of(tmp_path, upload).read_bytes() == chunk
+    assert upload.position == 1
+
+
+async def test_chunk_twice_at_a_time_is_decided_by_the_first(
+    upload: Upload, tmp_path: Path
+) -> None:
+    chunk = DATA[:CHUNK]
+    results = await asyncio.gather(
+        put(upload, 0, chunk),
+        put(upload, 0, b"x" * CHUNK),
+        put(upload, 0, chunk),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [
+        type(None), ChecksumConflict, type(None)
+    ]  # fmt: skip
+    assert file_of(tmp_path, upload).read_bytes() == chunk
+
+
+async def test_impossible_chunks_are_refused(storage: Storage) -> None:
+    upload = await storage.chunks.create(parameters(total_size=2500))
+    with pytest.raises(ValueError, match="chunk 2"):
+        await put(upload, 2, b"x" * CHUNK)
+    with pytest.raises(ValueError, match="needs 1024 more bytes"):
+        await upload.store(0, b"short", 0, epoch=1, length=CHUNK)
+    assert upload.position == 0
+
+
+async def test_damaged_chunk_is_dropped_and_named_when_loaded(
+    upload: Upload, tmp_path: Path, clock: Clock
+) -> None:
+    await put_all(upload, DATA)
+    copy = crash(tmp_path / "data", tmp_path / "copy")
+    path = copy / "objects" / upload.record.upload_id
+    with path.open("r+b") as file:
+        file.seek(2 * CHUNK + 7)
+        file.write(b"?")
+        file.truncate(4 * CHUNK + 99)
+    async with Storage.open(copy, OPTIONS, clock=clock) as storage:
+        again = await storage.chunks.load(upload.record.upload_id)
+        assert again.lost_chunks == [2, 4]
+        assert again.position == 2
+        assert again.ranges_beyond == [(3, 4)]
+        for index in (2, 4):
+            await put(again, index, pieces(DATA)[index])
+        record = await again.commit(len(DATA), epoch=1, outcome=outcome)
+        assert record.crc32c == crc32c(DATA)
+
+
+async def test_lost_file_loses_all_chunks(
+    upload: Upload, tmp_path: Path, clock: Clock
+) -> None:
+    await put_all(upload, DATA)
+    copy = crash(tmp_path / "data", tmp_path / "copy")
+    (copy / "objects" / upload.record.upload_id).unlink()
+    assert await reloaded(copy, upload, clock) == (0, [0, 1, 2, 3, 4])
+    assert await reloaded(copy, upload, clock) == (0, [])
+
+
+async def test_larger_chunks_are_verified_in_steps(
+    storage: Storage, tmp_path: Path, clock: Clock
+) -> None:
+    size = 3 * 2**20
+    upload = await storage.chunks.create(parameters(chunk_size=size))
+    data = os.urandom(3 * size + 1)
+    await put_all(upload, data)
+    copy = crash(tmp_path / "data", tmp_path / "copy")
+    assert await reloaded(copy, upload, clock) == (4, [])
+
+
+async def test_full_disk_while_storing_changes_nothing(
+    upload: Upload, files: FaultyFiles
+) -> None:
+    files.fail["pwritev"] = errno.ENOSPC
+    with pytest.raises(StorageFull):
+        await put(upload, 0, DATA[:CHUNK])
+    assert upload.failure is None
+    files.fail.clear()
+    files.short_writes = True
+    await put_all(upload, DATA)
+    assert upload.position == 5
+
+
+async def test_nothing_is_taken_after_a_failed_sync_before_it_is_loaded(
+    storage: Storage, upload: Upload, files: FaultyFiles, clock: Clock
+) -> None:
+    await put(upload, 0, DATA[:CHUNK])
+    files.fail["fdatasync"] = errno.EIO
+    with pytest.raises(StoreFailed):
+        await put(upload, 1, DATA[CHUNK : 2 * CHUNK])
+    assert upload.failure is not None
+    with pytest.raises(StoreFailed):
+        await storage.chunks.load(upload.record.upload_id)  # it fails still
+    files.fail.clear()
+    for index in (0, 1, 2):
+        with pytest.raises(StoreFailed):
+            await put(upload, index, pieces(DATA)[index])
+    again = await storage.chunks.load(upload.record.upload_id)
+    assert again is upload
+    assert upload.failure is None
+    # The second one was recorded, and turned out to be on the disk.
+    assert (upload.position, upload.lost_chunks) == (2, [])
+    await put_all(upload, DATA)
+    await upload.commit(len(DATA), epoch=1, outcome=outcome)
+
+
+async def test_failed_sync_fails_everybody_who_waited(
+    upload: Upload, files: FaultyFiles
+) -> None:
+    files.fail["fdatasync"] = errno.EIO
+    gate = files.gates["fdatasync"] = threading.Event()
+    stores = [
+        asyncio.ensure_future(put(upload, index, pieces(DATA)[index]))
+        for index in range(4)
+    ]
+    await asyncio.sleep(0.05)
+    gate.set()
+    results = await asyncio.gather(*stores, return_exceptions=True)
+    assert all(isinstance(result, StoreFailed) for result in results)
+    assert upload.position == 0
+
+
+async def test_takeover_fences_older_epochs_after_what_they_began(
+    upload: Upload, files: FaultyFiles, storage: Storage
+) -> None:
+    gate = files.gates["fdatasync"] = threading.Event()
+    running = asyncio.ensure_future(put(upload, 0, DATA[:CHUNK]))
+    await asyncio.sleep(0.05)
+    takeover = asyncio.ensure_future(upload.takeover())
+    await asyncio.sleep(0.05)
+    assert not takeover.done()
+    with pytest.raises(Fenced) as fenced:
+        await upload.store(1, b"x" * CHUNK, 0, epoch=1, length=CHUNK)
+    assert (fenced.value.epoch, fenced.value.current) == (1, 2)
+    gate.set()
+    assert await takeover == 2
+    assert running.done()
+    await running
+    assert upload.position == 1
+    with pytest.raises(Fenced):
+        await upload.park(1, 0, b"x", epoch=1)
+    with pytest.raises(Fenced):
+        await upload.commit(CHUNK, epoch=1, outcome=outcome)
+    await upload.commit(CHUNK, epoch=2, outcome=outcome)
+
+
+async def test_epoch_survives_a_restart(
+    upload: Upload, tmp_path: Path, clock: Clock
+) -> None:
+    await upload.takeover()
+    await upload.takeover()
+    copy = crash(tmp_path / "data", tmp_path / "copy")
+    async with Storage.open(copy, OPTIONS, clock=clock) as storage:
+        again = await storage.chunks.load(upload.record.upload_id)
+        assert again.record.epoch == 3
+
+
+async def test_commit_needs_every_chunk_and_the_size(storage: Storage) -> None:
+    upload = await storage.chunks.create(parameters())
+    chunks = pieces(DATA)
+    for index in (0, 1, 3, 4):
+        await put(upload, index, chunks[index])
+    for size in (len(DATA), len(DATA) - CHUNK, 2 * CHUNK):
+        with pytest.raises(SizeMismatch):
+            await upload.commit(size, epoch=1, outcome=outcome)
+    await put(upload, 2, chunks[2])
+    with pytest.raises(SizeMismatch) as mismatch:
+        await upload.commit(len(DATA) + 1, epoch=1, outcome=outcome)
+    assert (mismatch.value.expected, mismatch.value.actual) == (
+        len(DATA) + 1,
+        len(DATA),
+    )
+    await upload.commit(len(DATA), epoch=1, outcome=outcome)
+
+
+async def test_stated_checksum_is_compared(upload: Upload) -> None:
+    await put_all(upload, DATA)
+    right = crc32c(DATA)
+    with pytest.raises(DigestMismatch) as mismatch:
+        await upload.commit(len(DATA), epoch=1, outcome=outcome, crc=right ^ 1)
+    assert mismatch.value.actual == right.to_bytes(4, "big")
+    assert mismatch.value.expected == (right ^ 1).to_bytes(4, "big")
+    await upload.commit(len(DATA), epoch=1, outcome=outcome, crc=right)
+
+
+async def test_digest_declared_at_open_is_compared(storage: Storage) -> None:
+    for algorithm, actual in (
+        ("crc32c", crc32c(DATA).to_bytes(4, "big")),
+        ("sha256", hashlib.sha256(DATA).digest()),
+    ):
+        wrong = bytes(len(actual))
+        upload = await storage.chunks.create(
+            parameters("wrong", digest_algorithm=algorithm, digest=wrong)
+        )
+        await put_all(upload, DATA)
+        with pytest.raises(DigestMismatch) as mismatch:
+            await upload.commit(len(DATA), epoch=1, outcome=outcome)
+        assert mismatch.value.algorithm == algorithm
+        assert (mismatch.value.expected, mismatch.value.actual) == (wrong, actual)
+        upload = await storage.chunks.create(
+            parameters("right", digest_algorithm=algorithm, digest=actual,
+                       existing=Existing.REPLACE)
+        )  # fmt: skip
+        await put_all(upload, DATA)
+        record = await upload.commit(len(DATA), epoch=1, outcome=outcome, digest=actual)
+        assert (record.digest_algorithm, record.digest) == (algorithm, actual)
+
+
+async def test_digest_stated_at_the_end_is_compared(storage: Storage) -> None:
+    upload = await storage.chunks.create(parameters(digest_algorithm="sha256"))
+    for index, chunk in reversed(list(enumerate(pieces(DATA)))):
+        await put(upload, index, chunk)
+    with pytest.raises(DigestMismatch):
+        await upload.commit(len(DATA), epoch=1, outcome=outcome, digest=b"wrong")
+    await upload.commit(
+        len(DATA), epoch=1, outcome=outcome, digest=hashlib.sha256(DATA).digest()
+    )
+
+
+async def test_unreadable_bytes_fail_the_digest_and_reading_goes_on_after(
+    storage: Storage, files: FaultyFiles
+) -> None:
+    upload = await storage.chunks.create(parameters(digest_algorithm="sha256"))
+    files.fail["preadv"] = errno.EIO
+    await put_all(upload, DATA)
+    with pytest.raises(StoreFailed):
+        await upload.commit(len(DATA), epoch=1, outcome=outcome)
+    files.fail.clear()
+    record = await upload.commit(len(DATA), epoch=1, outcome=outcome)
+    assert record.digest == hashlib.sha256(DATA).digest()
+
+
+async def test_commit_cuts_what_was_parked_beyond_the_end(
+    upload: Upload, tmp_path: Path
+) -> None:
+    await upload.park(4, 0, b"x" * CHUNK, epoch=1)
+    await put_all(upload, DATA)
+    await upload.commit(len(DATA), epoch=1, outcome=outcome)
+    assert file_of(tmp_path, upload).read_bytes() == DATA
+
+
+async def test_commit_of_a_file_that_was_cut_is_refused(
+    upload: Upload, tmp_path: Path
+) -> None:
+    await put_all(upload, DATA)
+    os.truncate(file_of(tmp_path, upload), 10)
+    with pytest.raises(Corrupt):
+        await upload.commit(len(DATA), epoch=1, outcome=outcome)
+
+
+async def test_failed_sync_at_commit_commits_nothing(
+    storage: Storage, files: FaultyFiles
+) -> None:
+    upload = await storage.chunks.create(parameters(durability=Durability.WRITTEN))
+    await put_all(upload, DATA)
+    files.fail["fdatasync"] = errno.EIO
+    with pytest.raises(StoreFailed):
+        await upload.commit(len(DATA), epoch=1, outcome=outcome)
+    assert await storage.chunks.objects() == []
+    files.fail.clear()
+    await storage.chunks.load(upload.record.upload_id)
+    await upload.commit(len(DATA), epoch=1, outcome=outcome)
+
+
+async def test_outcome_and_object_appear_together(
+    storage: Storage, upload: Upload, tmp_path: Path, clock: Clock
+) -> None:
+    await put_all(upload, DATA)
+    before = crash(tmp_path / "data", tmp_path / "before")
+    record = await upload.commit(len(DATA), epoch=1, outcome=outcome)
+    after = crash(tmp_path / "data", tmp_path / "after")
+    for folder, there in ((before, False), (after, True)):
+        async with Storage.open(folder, OPTIONS, clock=clock) as other:
+            found = await other.chunks.upload(record.upload_id)
+            assert found is not None
+            assert (found.outcome is not None) is there
+            assert (await other.chunks.object("video.mp4") is not None) is there
+            assert other.stats.leftovers == 0
+
+
+async def test_first_outcome_stands(storage: Storage, upload: Upload) -> None:
+    await put_all(upload, DATA)
+    record = await upload.commit(len(DATA), epoch=1, outcome=outcome)
+    expected = outcome(record)
+    assert await upload.abort(b"cancelled") == expected
+    assert await storage.chunks.abort(record.upload_id, b"cancelled") == expected
+    assert await storage.chunks.object("video.mp4") == record
+    for late in (
+        upload.commit(len(DATA), epoch=1, outcome=outcome),
+        upload.takeover(),
+        put(upload, 9, b"x"),
+        storage.chunks.load(record.upload_id),
+    ):
+        with pytest.raises(Ended) as ended:
+            await late
+        assert ended.value.outcome == expected
+
+
+@pytest.mark.parametrize("delay", [0, 0.0005, 0.001, 0.003])
+async def test_cancel_racing_completion_has_one_outcome(
+    storage: Storage, upload: Upload, delay: float
+) -> None:
+    await put_all(upload, DATA)
+    commit = asyncio.ensure_future(upload.commit(len(DATA), epoch=1, outcome=outcome))
+    await asyncio.sleep(delay)
+    standing = await upload.abort(b"cancelled")
+    (result,) = await asyncio.gather(commit, return_exceptions=True)
+    recorded = await storage.chunks.upload(upload.record.upload_id)
+    assert recorded is not None
+    assert recorded.outcome == standing
+    if isinstance(result, BaseException):
+        assert isinstance(result, Ended)
+        assert standing == b"cancelled"
+        assert await storage.chunks.object("video.mp4") is None
+    else:
+        assert standing == outcome(result)
+        assert await storage.chunks.object("video.mp4") == result
+
+
+async def test_abort_during_a_store_leaves_nothing(
+    storage: Storage, upload: Upload, files: FaultyFiles, tmp_path: Path
+) -> None:
+    await put(upload, 0, DATA[:CHUNK])
+    gate = files.gates["pwritev"] = threading.Event()
+    store = asyncio.ensure_future(put(upload, 1, DATA[CHUNK : 2 * CHUNK]))
+    await asyncio.sleep(0.05)
+    abort = asyncio.ensure_future(upload.abort(b"cancelled"))
+    await asyncio.sleep(0.05)
+    assert not abort.done()
+    gate.set()
+    assert await abort == b"cancelled"
+    with pytest.raises(Ended):
+        await store
+    assert not file_of(tmp_path, upload).exists()
+
+
+async def test_outcome_that_cannot_be_recorded_leaves_the_upload_open(
+    storage: Storage, upload: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(record: ObjectRecord) -> bytes:
+        raise StorageFull
+
+    await put_all(upload, DATA)
+    with pytest.raises(StorageFull):
+        await upload.commit(len(DATA), epoch=1, outcome=full)
+    assert upload.record.outcome is None
+    await upload.commit(len(DATA), epoch=1, outcome=outcome)
+
+
+async def test_cancelled_commit_is_complete_in_memory_too(
+    storage: Storage, upload: Upload
+) -> None:
+    await put_all(upload, DATA)
+    commit = asyncio.ensure_future(upload.commit(len(DATA), epoch=1, outcome=outcome))
+    await asyncio.sleep(0)
+    commit.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await commit
+    recorded = await storage.chunks.upload(upload.record.upload_id)
+    assert recorded is not None
+    assert recorded.outcome == upload.record.outcome
+
+
+async def test_many_uploads_at_a_time(storage: Storage) -> None:
+    async def one(number: int) -> ObjectRecord:
+        upload = await storage.chunks.create(parameters(f"file {number}"))
+        await put_all(upload, DATA[number:])
+        return await upload.commit(len(DATA) - number, epoch=1, outcome=outcome)
+
+    records = await asyncio.gather(*(one(number) for number in range(60)))
+    assert [record.crc32c for record in records] == [
+        crc32c(DATA[number:]) for number in range(60)
+    ]
+    assert len(await storage.chunks.objects()) == 60
