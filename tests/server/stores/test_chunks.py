@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import threading
@@ -18,6 +19,7 @@ from ackline.server.stores.errors import (
     Ended,
     NotFound,
     StorageFull,
+    StoreFailed,
     Unsupported,
 )
 from ackline.server.stores.storage import Storage, StorageOptions
@@ -461,3 +463,82 @@ async def test_cancelled_creation_is_complete_or_not_there(
     with pytest.raises(asyncio.CancelledError):
         await creation
     assert folder(tmp_path) == {r.upload_id for r in await chunks.uploads()}
+
+
+async def test_loading_racing_the_end_finds_it_ended(
+    tmp_path: Path, clock: Clock
+) -> None:
+    async with Storage.open(tmp_path / "data", OPTIONS, clock=clock) as storage:
+        upload = await storage.chunks.create(parameters())
+        await put_all(upload, b"x" * 3000)
+        upload_id = upload.record.upload_id
+    async with Storage.open(tmp_path / "data", OPTIONS, clock=clock) as storage:
+        aborted, loaded = await asyncio.gather(
+            storage.chunks.abort(upload_id, b"cancelled"),
+            storage.chunks.load(upload_id),
+            return_exceptions=True,
+        )
+        assert aborted == b"cancelled"
+        assert isinstance(loaded, Ended)
+        assert folder(tmp_path) == set()
+
+
+async def test_recovery_racing_the_end_does_not_bring_the_file_back(
+    chunks: ChunkStore, files: FaultyFiles, tmp_path: Path
+) -> None:
+    upload = await chunks.create(parameters())
+    files.fail["fdatasync"] = errno.EIO
+    with pytest.raises(StoreFailed):
+        await put(upload, 0, b"x" * CHUNK)
+    files.fail.clear()
+    upload_id = upload.record.upload_id
+    await asyncio.gather(
+        upload.abort(b"failed"), chunks.load(upload_id), return_exceptions=True
+    )
+    with pytest.raises(Ended):
+        await chunks.load(upload_id)
+    assert folder(tmp_path) == set()
+
+
+async def test_upload_that_cannot_be_read_is_not_loaded(
+    tmp_path: Path, clock: Clock, files: FaultyFiles
+) -> None:
+    async with Storage.open(tmp_path / "data", OPTIONS, clock=clock) as storage:
+        upload = await storage.chunks.create(parameters())
+        await put_all(upload, b"x" * 3000)
+        upload_id = upload.record.upload_id
+    async with Storage.open(
+        tmp_path / "data", OPTIONS, clock=clock, files=files
+    ) as storage:
+        files.fail["preadv"] = errno.EIO
+        with pytest.raises(StoreFailed):
+            await storage.chunks.load(upload_id)
+        with pytest.raises(StoreFailed):
+            await storage.chunks.load(upload_id)
+        files.fail.clear()
+        assert (await storage.chunks.load(upload_id)).position == 3
+
+
+async def test_object_that_cannot_be_opened_is_an_error(
+    chunks: ChunkStore, files: FaultyFiles
+) -> None:
+    record = await add(chunks, b"object")
+    files.fail["open"] = errno.EMFILE
+    with pytest.raises(StoreFailed):
+        await chunks.open(record.object_id)
+    files.fail.clear()
+    assert await content(chunks, record.object_id) == b"object"
+
+
+async def test_file_that_cannot_be_deleted_is_a_leftover(
+    tmp_path: Path, clock: Clock, files: FaultyFiles
+) -> None:
+    data = tmp_path / "data"
+    async with Storage.open(data, OPTIONS, clock=clock, files=files) as storage:
+        await add(storage.chunks, b"object")
+        files.fail["unlink"] = errno.EIO
+        assert await storage.chunks.delete("video.mp4") == 1
+        assert len(folder(tmp_path)) == 1
+    async with Storage.open(data, OPTIONS, clock=clock) as storage:
+        assert storage.stats.leftovers == 1
+        assert folder(tmp_path) == set()

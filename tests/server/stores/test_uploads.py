@@ -4,8 +4,9 @@ import asyncio
 import errno
 import hashlib
 import os
+import sqlite3
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -59,6 +60,18 @@ async def upload(storage: Storage) -> Upload:
     return await storage.chunks.create(parameters())
 
 
+class SlowConnection(sqlite3.Connection):
+    """A connection whose COMMIT waits for a gate."""
+
+    gate = threading.Event()
+    gate.set()
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if sql == "COMMIT":
+            assert self.gate.wait(10)
+        return super().execute(sql, *arguments)
+
+
 def outcome(record: ObjectRecord) -> bytes:
     return b"completed " + record.object_id.encode()
 
@@ -96,24 +109,66 @@ async def test_stored_chunk_survives_a_crash_right_after(
         assert await reloaded(copy, upload, clock) == (index + 1, [])
 
 
-async def test_promise_waits_for_bytes_record_and_name(
+async def test_promise_waits_for_bytes_and_name(
     upload: Upload, files: FaultyFiles
 ) -> None:
-    for call in ("fdatasync", "sync_directory"):
-        gate = files.gates[call] = threading.Event()
+    bytes_gate = files.gates["fdatasync"] = threading.Event()
+    name_gate = files.gates["sync_directory"] = threading.Event()
+    store = asyncio.ensure_future(put(upload, 0, DATA[:CHUNK]))
+    for gate in (bytes_gate, name_gate):
+        await asyncio.sleep(0.03)
+        assert not store.done()
+        assert upload.position == 0
+        gate.set()
+    await store
+    assert upload.position == 1
+    named = files.calls["sync_directory"]
+    await put(upload, 1, DATA[CHUNK : 2 * CHUNK])
+    assert files.calls["sync_directory"] == named
+
+
+async def test_promise_waits_for_the_record(tmp_path: Path, clock: Clock) -> None:
+    async with Storage.open(
+        tmp_path / "data", OPTIONS, clock=clock, factory=SlowConnection
+    ) as storage:
+        upload = await storage.chunks.create(parameters())
+        SlowConnection.gate.clear()
         store = asyncio.ensure_future(put(upload, 0, DATA[:CHUNK]))
         await asyncio.sleep(0.05)
         assert not store.done()
         assert upload.position == 0
-        store.cancel()
-        gate.set()
-        del files.gates[call]
-        with pytest.raises(asyncio.CancelledError):
-            await store
-    await put(upload, 0, DATA[:CHUNK])
-    named = files.calls["sync_directory"]
-    await put(upload, 1, DATA[CHUNK : 2 * CHUNK])
-    assert files.calls["sync_directory"] == named
+        SlowConnection.gate.set()
+        await store
+
+
+async def test_cancelled_store_is_complete_or_has_not_begun(
+    storage: Storage, upload: Upload, files: FaultyFiles
+) -> None:
+    gate = files.gates["fdatasync"] = threading.Event()
+    store = asyncio.ensure_future(put(upload, 0, DATA[:CHUNK]))
+    await asyncio.sleep(0.03)
+    store.cancel()
+    await asyncio.sleep(0.03)
+    assert not store.done()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await store
+    assert upload.position == 1
+    # What a failed sync leaves is not trusted either, though nobody waited for it.
+    files.fail["fdatasync"] = errno.EIO
+    gate.clear()
+    store = asyncio.ensure_future(put(upload, 1, DATA[CHUNK : 2 * CHUNK]))
+    await asyncio.sleep(0.03)
+    store.cancel()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await store
+    files.fail.clear()
+    await storage.chunks.release(upload.record.upload_id)
+    before = files.calls["preadv"]
+    again = await storage.chunks.load(upload.record.upload_id)
+    assert files.calls["preadv"] > before
+    assert again.position == 2
 
 
 async def test_chunks_stored_at_a_time_share_syncs(

@@ -58,8 +58,8 @@ class FileChunks:
         self._uploads: dict[str, FileUpload] = {}
         # Uploads whose file this process has compared with its records or written.
         self._trusted: set[str] = set()
-        # One loader at a time for each upload; a lock nobody holds disappears.
-        self._loading = WeakValueDictionary[str, asyncio.Lock]()
+        # Held to load, release or end an upload; a lock nobody holds disappears.
+        self._locks = WeakValueDictionary[str, asyncio.Lock]()
 
     async def start(self) -> int:
         """Delete the files of a crash; return how many there were.
@@ -130,10 +130,7 @@ class FileChunks:
             Unsupported: Its digest algorithm is no longer offered.
             StoreFailed: It cannot be read, or the failure lasts.
         """
-        lock = self._loading.get(upload_id)
-        if lock is None:
-            lock = self._loading[upload_id] = asyncio.Lock()
-        async with lock:
+        async with self._lock(upload_id):
             upload = self._uploads.get(upload_id)
             if upload is None:
                 upload = await self._load(upload_id)
@@ -147,11 +144,12 @@ class FileChunks:
         Raises:
             StoreFailed: The file system failed.
         """
-        upload = self._uploads.pop(upload_id, None)
-        if upload is not None:
-            if upload.failure is not None:
-                self._trusted.discard(upload_id)
-            await upload.close()
+        async with self._lock(upload_id):
+            upload = self._uploads.pop(upload_id, None)
+            if upload is not None:
+                await upload.close()
+                if upload.failure is not None:
+                    self._trusted.discard(upload_id)
 
     async def abort(self, upload_id: str, outcome: bytes) -> bytes:
         """End an upload, loaded or not; return the outcome that stands.
@@ -161,10 +159,11 @@ class FileChunks:
             StorageFull: The outcome could not be recorded; the upload goes on.
             StoreFailed: The same.
         """
-        upload = self._uploads.get(upload_id)
-        if upload is not None:
-            return await upload.abort(outcome)
-        return await uninterrupted(self._abort(upload_id, outcome))
+        async with self._lock(upload_id):
+            upload = self._uploads.get(upload_id)
+            if upload is not None:
+                return await upload.abort(outcome)
+            return await uninterrupted(self._abort(upload_id, outcome))
 
     async def expire(
         self,
@@ -292,6 +291,12 @@ class FileChunks:
         await self._shared.records.run(
             partial(object_rows.mark_sink, object_id=object_id, error=error)
         )
+
+    def _lock(self, upload_id: str) -> asyncio.Lock:
+        lock = self._locks.get(upload_id)
+        if lock is None:
+            lock = self._locks[upload_id] = asyncio.Lock()
+        return lock
 
     async def _create(self, parameters: UploadParameters) -> FileUpload:
         shared, now = self._shared, self._shared.clock()

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ackline.server.stores.errors import disk_failure
-from ackline.server.stores.files import read_into, write_all
+from ackline.server.stores.files import read_into
+from ackline.server.stores.threads import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,9 @@ class Handle:
         self._disk = disk
         self._fd = fd
         self._running = 0
-        self._closing: asyncio.Future[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
 
     @classmethod
     async def open(cls, disk: Disk, path: Path, flags: int) -> Handle:
@@ -87,25 +90,16 @@ class Handle:
             StorageFull: The call met a full disk.
             StoreFailed: The call failed otherwise.
         """
-        if self._closing is not None:
+        if self._closed:
             raise ValueError(f"{self.path} is closed")
         self._running += 1
+        self._idle.clear()
         try:
             return await self._disk.run(function, *args, **kwargs)
         finally:
             self._running -= 1
-            if not self._running and self._closing is not None:
-                self._closing.set_result(None)
-
-    async def write(self, data: Buffer, offset: int) -> None:
-        """Write all of the data.
-
-        Raises:
-            ValueError: The handle is closed.
-            StorageFull: The disk is full; some of the data may have been written.
-            StoreFailed: Writing failed.
-        """
-        await self.run(write_all, self._disk.files, self._fd, [data], offset)
+            if not self._running:
+                self._idle.set()
 
     async def read(self, offset: int, buffer: Buffer) -> int:
         """Fill the buffer from `offset` and return how many bytes there were for it.
@@ -124,11 +118,16 @@ class Handle:
         return self._disk.syncer.sync(self._fd)
 
     async def close(self) -> None:
-        """Wait for the calls that run and close the file. May be called again."""
-        if self._closing is not None:
-            return
-        self._closing = asyncio.get_running_loop().create_future()
-        if self._running:
-            await self._closing
+        """Wait for the calls that run and close the file. May be called again.
+
+        Raises:
+            StoreFailed: The file system failed; the descriptor is gone all the same.
+        """
+        if not self._closed:
+            self._closed = True
+            await uninterrupted(self._close())
+
+    async def _close(self) -> None:
+        await self._idle.wait()
         await self._disk.syncer.release(self._fd)
         await self._disk.run(self._disk.files.close, self._fd)

@@ -18,13 +18,16 @@ from ackline.proto.values import Durability
 from ackline.server.stores import upload_rows as rows
 from ackline.server.stores.activity import Activity
 from ackline.server.stores.chunkmap import ChunkMap
-from ackline.server.stores.entities import ObjectRecord, SinkState
+from ackline.server.stores.commits import (
+    candidate,
+    check_crc,
+    check_digest,
+    check_size,
+)
 from ackline.server.stores.errors import (
     ChecksumConflict,
-    DigestMismatch,
     Ended,
     Fenced,
-    SizeMismatch,
     StoreError,
     StoreFailed,
 )
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ackline.server.stores.chunkfile import ChunkFile, Shared
-    from ackline.server.stores.entities import UploadRecord
+    from ackline.server.stores.entities import ObjectRecord, UploadRecord
 
 __all__ = ["FileUpload"]
 
@@ -118,8 +121,10 @@ class FileUpload:
     ) -> None:
         """Store the rest of a chunk; return when the upload's durability holds.
 
-        The buffer may be used again as soon as this returns or raises, cancelled or
-        not. Storing a stored chunk again changes nothing.
+        The buffer may be used again as soon as this returns or raises. Storing a stored
+        chunk again changes nothing. When cancelled this waits for the disk all the
+        same: a record of a chunk that nobody waited to be synced would be a promise
+        nobody kept.
 
         Args:
             index: Which chunk.
@@ -150,10 +155,7 @@ class FileUpload:
         if offset + memoryview(data).nbytes != length:
             raise ValueError(f"chunk {index} needs {length - offset} more bytes")
         with self._activity.writing(index):
-            await self._write(index, offset, data)
-            await self._promise(index, length, crc)
-            self._chunks.add(index, length, crc)
-        self._shared.space.consume(self._record.upload_id, length)
+            await uninterrupted(self._store(index, offset, data, length, crc))
         self._file.advance(self._chunks.contiguous_bytes)
 
     async def park(self, index: int, offset: int, data: Buffer, *, epoch: int) -> None:
@@ -245,9 +247,12 @@ class FileUpload:
         """Open the file again and keep only those chunks that are on the disk.
 
         Raises:
+            Ended: An outcome is recorded.
             StoreFailed: The file cannot be synced or read; nothing is taken yet.
         """
         async with self._turning:
+            if self._record.outcome is not None:
+                raise Ended(self._record.upload_id, self._record.outcome)
             await self._activity.idle()
             await self._file.reopen()
             await self.load(verify=True)
@@ -297,6 +302,14 @@ class FileUpload:
         if self._failure is not None:
             raise StoreFailed(self._failure.what, self._failure.cause)
 
+    async def _store(
+        self, index: int, offset: int, data: Buffer, length: int, crc: int
+    ) -> None:
+        await self._write(index, offset, data)
+        await self._promise(index, length, crc)
+        self._chunks.add(index, length, crc)
+        self._shared.space.consume(self._record.upload_id, length)
+
     async def _write(self, index: int, offset: int, data: Buffer) -> None:
         at = index * self._record.parameters.chunk_size + offset
         await self._file.write(data, at)
@@ -315,14 +328,18 @@ class FileUpload:
             ),
             synced=synced,
         )
-        try:
-            if synced:
-                await asyncio.gather(record, self._file.sync())
-            else:
-                await record
-        except StoreFailed as error:
-            self._failure = error
-            raise
+        if not synced:
+            await record
+            return
+        # Both are waited for, whatever one of them says: a failed sync must be known.
+        failures = await asyncio.gather(
+            self._file.sync(), record, return_exceptions=True
+        )
+        if isinstance(failures[0], StoreFailed):
+            self._failure = failures[0]
+        for failure in failures:
+            if failure is not None:
+                raise failure
 
     async def _commit(
         self,
@@ -336,14 +353,20 @@ class FileUpload:
     ) -> ObjectRecord:
         async with self._turning:
             self._admit(epoch)
-            self._check_size(size)
-            computed = await self._checked_digest(size, crc, digest)
+            of, chunks = self._record.parameters, self._chunks
+            check_size(chunks, size)
+            check_crc(chunks, crc)
+            computed = await self._file.digest(size) or chunks.crc.to_bytes(4, "big")
+            check_digest(of, computed, digest)
             await self._finish_file(size)
+            now = self._shared.clock()
             record, result, replaced = await self._shared.records.run(
                 partial(
                     rows.commit_upload,
-                    candidate=self._candidate(size, computed, sink=sink),
-                    crcs=self._chunks.crcs(),
+                    candidate=candidate(
+                        self._record, chunks, computed, now=now, sink=sink
+                    ),
+                    crcs=chunks.crcs(),
                     epoch=epoch,
                     outcome=outcome,
                 )
@@ -369,27 +392,6 @@ class FileUpload:
             await self._dispose([upload_id] if ours else [])
             return standing
 
-    def _check_size(self, size: int) -> None:
-        chunks = self._chunks
-        whole = len(chunks) == chunks.position and chunks.contiguous_bytes == size
-        if not whole or chunks.total_size not in (None, size):
-            raise SizeMismatch(expected=size, actual=chunks.bytes_stored)
-
-    async def _checked_digest(self, size: int, crc: int | None, digest: bytes) -> bytes:
-        """Return the digest of the bytes after comparing it with those stated."""
-        of = self._record.parameters
-        composed = self._chunks.crc.to_bytes(4, "big")
-        if crc is not None and crc != self._chunks.crc:
-            stated = crc.to_bytes(4, "big")
-            raise DigestMismatch("crc32c", expected=stated, actual=composed)
-        computed = await self._file.digest(size) or composed
-        for stated in (of.digest, digest):
-            if stated and stated != computed:
-                raise DigestMismatch(
-                    of.digest_algorithm, expected=stated, actual=computed
-                )
-        return computed
-
     async def _finish_file(self, size: int) -> None:
         synced = self._record.parameters.durability >= Durability.SYNCED
         try:
@@ -397,25 +399,6 @@ class FileUpload:
         except StoreFailed as error:
             self._failure = error
             raise
-
-    def _candidate(self, size: int, digest: bytes, *, sink: bool) -> ObjectRecord:
-        of = self._record.parameters
-        return ObjectRecord(
-            object_id=self._record.upload_id,
-            name=of.name,
-            version=0,  # chosen in the transaction
-            identity=of.identity,
-            size=size,
-            crc32c=self._chunks.crc,
-            digest_algorithm=of.digest_algorithm,
-            digest=digest,
-            metadata=of.metadata,
-            created=self._shared.clock(),
-            chunk_size=of.chunk_size,
-            sink=SinkState.PENDING if sink else SinkState.NONE,
-            sink_attempts=0,
-            sink_error="",
-        )
 
     async def _dispose(self, unwanted: list[str]) -> None:
         """Close an ended upload and delete files that have no record any more."""
