@@ -1,1 +1,23 @@
-"""The Ackline server: asyncio TCP, stores, sources, sinks and metrics."""
+"""The Ackline server: asyncio TCP, stores, sources, sinks and metrics.
+
+`Server` is what a program uses; `Options` is everything that can be chosen.
+"""
+
+from __future__ import annotations
+
+from ackline.server.addresses import Address, ListenError
+from ackline.server.options import OptionError, Options
+from ackline.server.server import Server, Serving
+from ackline.server.sinks import CommittedObject
+from ackline.server.sources import Event
+
+__all__ = [
+    "Address",
+    "CommittedObject",
+    "Event",
+    "ListenError",
+    "OptionError",
+    "Options",
+    "Server",
+    "Serving",
+]

@@ -1,0 +1,20 @@
+"""Who a client is: the one place where that is decided (SPEC.md §7)."""
+
+from __future__ import annotations
+
+__all__ = ["ANONYMOUS", "authenticate"]
+
+ANONYMOUS = "anonymous"
+"""The identity of a client that presents nothing."""
+
+
+def authenticate(scheme: str, credential: bytes, peer: str) -> str | None:
+    """Return the name the server knows a client by, or None to refuse it.
+
+    Args:
+        scheme: as HELLO says; this server knows only the empty one.
+        credential: the secret that belongs to the scheme.
+        peer: address of the client, for policies that look at it.
+    """
+    del peer
+    return ANONYMOUS if not scheme and not credential else None

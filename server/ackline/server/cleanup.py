@@ -1,0 +1,74 @@
+"""Deleting what is too old: at start, and every `cleanup_interval` seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from ackline.proto.errors import Code
+from ackline.server import outcomes
+from ackline.server.stores.errors import StoreError
+from ackline.server.uploads import UploadHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ackline.server.service import Service
+
+__all__ = ["clean", "clean_forever"]
+
+log = logging.getLogger(__name__)
+
+
+async def clean_forever(service: Service) -> None:
+    """Clean until cancelled."""
+    while True:
+        await clean(service)
+        await asyncio.sleep(service.options.cleanup_interval)
+
+
+async def clean(service: Service) -> None:
+    """Delete what is too old; what fails is left for the next time."""
+    steps: tuple[tuple[str, Callable[[], Awaitable[object]]], ...] = (
+        ("sessions", service.sessions.expire),
+        ("uploads", lambda: _uploads(service)),
+        ("runs", service.runs.expire),
+        ("logs", service.logs.trim),
+    )
+    for what, step in steps:
+        try:
+            await step()
+        except StoreError as error:
+            log.error("old %s cannot be deleted: %s", what, error)
+
+
+async def _uploads(service: Service) -> None:
+    """End abandoned uploads, and tell the sessions that may still ask for them."""
+    options = service.options
+    handlers = {
+        name.removeprefix("uploads/"): handler
+        for name, handler in service.owners.items()
+        if isinstance(handler, UploadHandler)
+    }
+    attached = {
+        upload_id
+        for upload_id, handler in handlers.items()
+        if handler.stream.connection is not None
+    }
+    outcome = outcomes.failed(
+        Code.EXPIRED,
+        f"nothing came for {options.upload_ttl:g} s, and its data is deleted",
+        0,
+    )
+    ended = await service.chunks.expire(
+        idle=options.upload_ttl,
+        retention=options.outcome_ttl,
+        outcome=outcomes.record(outcome),
+        keep=attached,
+    )
+    for upload_id in ended:
+        log.info("uploads/%s has expired", upload_id)
+        handler = handlers.get(upload_id)
+        if handler is not None:
+            handler.decide(outcome)

@@ -1,0 +1,168 @@
+"""The command `ackline-server`.
+
+Exit codes: 0 stopped as asked, 1 the server could not start or broke, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import logging
+import os
+import sys
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ackline.server.addresses import ListenError
+from ackline.server.configuration import flag_of, load_options, variable_of
+from ackline.server.options import OptionError, described
+from ackline.server.server import Server
+from ackline.server.stores.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ackline.server.options import Options
+    from ackline.server.server import Serving
+
+__all__ = ["main"]
+
+BROKEN = 1
+MISUSED = 2
+
+log = logging.getLogger(__name__)
+
+
+class _UsageError(Exception):
+    """Say what was wrong with the command line, in one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = _parser()
+    chosen = vars(parser.parse_args(arguments))
+    level = str(chosen.pop("log_level")).upper()
+    app, config = chosen.pop("app"), chosen.pop("config")
+    try:
+        options = load_options(
+            flags=chosen,
+            environment=os.environ,
+            file=None if config is None else Path(config),
+        )
+        server = _load(app) if app else Server()
+    except (OptionError, _UsageError) as error:
+        print(f"ackline-server: {error}", file=sys.stderr)
+        return MISUSED
+    _log_to_stderr(level)
+    return _run(server, options)
+
+
+def _run(server: Server, options: Options) -> int:
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(
+                server.serve_until_stopped(
+                    options, started=partial(_greet, server, options)
+                )
+            )
+    except StoreError as error:
+        print(f"ackline-server: {options.data_dir}: {error}", file=sys.stderr)
+        return BROKEN
+    except ListenError as error:
+        print(f"ackline-server: {error}", file=sys.stderr)
+        return BROKEN
+    return 0
+
+
+def _greet(server: Server, options: Options, serving: Serving) -> None:
+    """Print the first screen: what is where."""
+    metrics = f"http://{serving.metrics}/metrics" if serving.metrics else "off"
+    lines = [
+        f"ackline-server {version('ackline')}",
+        f"  clients   {serving.url}",
+        f"  metrics   {metrics}",
+        f"  data      {options.data_dir.absolute()}  (ACKs: {options.durability})",
+        f"  sources   {', '.join(sorted(server.sources)) or 'none'}",
+        f"  sinks     {', '.join(sink.pattern for sink in server.sinks) or 'none'}",
+    ]
+    print("\n".join(lines), flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ackline-server",
+        description="Acknowledged, resumable streaming of files and events over TCP.",
+        epilog="Every option is also a name in the --config file and an environment"
+        " variable; a flag wins over the environment, and that over the file.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"ackline-server {version('ackline')}"
+    )
+    parser.add_argument(
+        "--app", metavar="MODULE:SERVER", help="serve the sources and sinks of this"
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file with options")
+    parser.add_argument(
+        "--log-level",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        help="what is told on standard error (info)",
+    )
+    for name, about in described():
+        parser.add_argument(
+            flag_of(name),
+            dest=name,
+            metavar="VALUE" if not about["choices"] else "|".join(about["choices"]),
+            help=f"{about['text']} [{variable_of(name)}] ({about['shown']})",
+        )
+    return parser
+
+
+def _load(app: str) -> Server:
+    """Return the server object that `--app` names.
+
+    Raises:
+        _UsageError: there is none.
+    """
+    module_name, colon, attribute = app.partition(":")
+    if not colon or not module_name or not attribute:
+        raise _UsageError(f"--app {app!r} is not MODULE:SERVER, such as chat:server")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise
+        raise _UsageError(
+            f"--app {app!r}: there is no module {error.name!r} here or installed"
+        ) from None
+    found: object = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, Server):
+        raise _UsageError(
+            f"--app {app!r}: {attribute!r} in {module_name} is no ackline.server.Server"
+        )
+    return found
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return what makes the event loop: uvloop's where it is installed."""
+    try:
+        import uvloop  # noqa: PLC0415 - absent on some platforms
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level=level,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        datefmt="%H:%M:%S",
+    )

@@ -1,0 +1,232 @@
+"""One client's connection: handshake, resume, and whose notices go where."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from ackline.proto.connection import Phase
+from ackline.proto.errors import Code, code_name
+from ackline.proto.messages import Session as WireSession
+from ackline.proto.notices import (
+    ConnectionFailed,
+    HelloReceived,
+    OpenReceived,
+    PeerLeft,
+    RequestReceived,
+    ResumeReceived,
+    SessionConfirmed,
+)
+from ackline.proto.server_connection import ServerConnection
+from ackline.server.authentication import authenticate
+from ackline.server.opening import open_stream
+from ackline.server.requests import answer_request
+from ackline.server.resuming import resume_session
+
+if TYPE_CHECKING:
+    from ackline.aio import Pump
+    from ackline.proto.connection import Connection
+    from ackline.proto.messages import Hello
+    from ackline.proto.notices import Notice
+    from ackline.server.service import Service
+    from ackline.server.sessions import Session
+
+__all__ = ["AGENT", "Client"]
+
+log = logging.getLogger(__name__)
+
+AGENT = f"ackline-server/{version('ackline')}"
+"""What WELCOME says the server is."""
+
+
+class Client:
+    """A connection, from the socket's beginning to its end.
+
+    Attributes:
+        core: speaks the protocol.
+        peer: address of the client, for logs.
+        identity: once HELLO was accepted.
+        session: once there is one; None again when another connection takes it.
+    """
+
+    core: ServerConnection
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.peer = ""
+        self.identity = ""
+        self.session: Session | None = None
+        self._pump: Pump | None = None
+        self._greeted = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    # The pump
+
+    def pump_made(self, pump: Pump) -> Connection:
+        """Begin: the client has `handshake_timeout` seconds to say HELLO."""
+        service, loop = self.service, asyncio.get_running_loop()
+        self._pump, self.peer = pump, pump.peer
+        self.core = ServerConnection(
+            limits=service.limits,
+            scratch=service.scratch.for_loop(loop),
+            notify=self.notify,
+            on_output=pump.on_output,
+            now=loop.time(),
+            stats=service.stats,
+            pool=service.pool,
+            budget=service.budget,
+            max_chunks=service.options.max_upload_chunks,
+        )
+        service.connected(self)
+        seconds = service.options.handshake_timeout
+        self._timer = loop.call_later(seconds, self._too_slow, seconds)
+        if len(service.clients) > service.options.max_connections:
+            self.core.fail(
+                Code.TOO_MANY_CONNECTIONS,
+                f"the server has {service.options.max_connections} connections",
+                retry_after=1.0,
+            )
+        return self.core
+
+    def pump_lost(self, pump: Pump, error: Exception | None) -> None:
+        """End: the streams wait for their client to come back."""
+        if self._timer is not None:
+            self._timer.cancel()
+        session = self.session
+        log.info(
+            "connection from %s closed%s%s",
+            self.peer,
+            f", session {session.session_id}" if session is not None else "",
+            f": {error}" if error is not None else "",
+        )
+        self.detach()
+        self.service.disconnected(self)
+
+    def detach(self) -> None:
+        """Leave the session; its streams have no connection."""
+        session, self.session = self.session, None
+        if session is not None and session.connection is self.core:
+            self.service.sessions.detached(session)
+            for handler in session.handlers:
+                handler.detached()
+
+    def close(self) -> None:
+        """Write what is left, then close."""
+        if self._pump is not None:
+            self._pump.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._pump is not None:
+            self._pump.abort()
+
+    @property
+    def closed(self) -> asyncio.Future[None]:
+        """Done when the socket is closed."""
+        assert self._pump is not None
+        return self._pump.closed
+
+    def fence(self) -> None:
+        """Give the session up to a newer connection (SPEC.md §8.2)."""
+        self.core.fail(
+            Code.TAKEN_OVER, "a newer connection has the session: use that one"
+        )
+        self.core.lost()
+        self.detach()
+
+    # Notices
+
+    def notify(self, notice: Notice) -> None:
+        """Take a notice that is not about one stream."""
+        match notice:
+            case OpenReceived():
+                open_stream(self, notice.stream)
+            case RequestReceived(request_id=request_id, message=request):
+                self.service.tasks.spawn(
+                    answer_request(self, request_id, request), f"{self.peer}: request"
+                )
+            case ConnectionFailed():
+                self._failed(notice)
+            case _:
+                self._session_notice(notice)
+
+    def _session_notice(self, notice: Notice) -> None:
+        match notice:
+            case HelloReceived():
+                self._greeted = True
+                self.service.tasks.spawn(self._hello(notice.hello), "handshake")
+            case ResumeReceived():
+                self.service.tasks.spawn(resume_session(self, notice), "resume")
+            case SessionConfirmed():
+                if self.session is not None:
+                    self.service.sessions.confirm(self.session, notice.epoch)
+            case PeerLeft():
+                if self.session is not None and notice.message.code == Code.OK:
+                    self.service.sessions.end(self.session)
+            case _:
+                pass
+
+    async def _hello(self, hello: Hello) -> None:
+        # Not in the reader's call: `welcome()` goes on reading.
+        await asyncio.sleep(0)
+        core = self.core
+        identity = authenticate(hello.scheme, hello.credential, self.peer)
+        if core.phase is not Phase.NEW:
+            return
+        if identity is None:
+            core.fail(
+                Code.UNAUTHENTICATED,
+                f"scheme {hello.scheme!r} is not accepted here"
+                if hello.scheme
+                else "a credential needs a scheme",
+            )
+            return
+        if self.service.draining:
+            core.fail(Code.DRAINING, "the server is going away", retry_after=1.0)
+            return
+        self.identity = identity
+        wire: WireSession | None = None
+        if not hello.resume:
+            self.session, wire = self.new_session()
+            self.stop_timer()
+        core.welcome(
+            agent=AGENT,
+            identity=identity,
+            session=wire,
+            ttl=self.service.options.session_ttl,
+        )
+
+    def new_session(self) -> tuple[Session, WireSession]:
+        """Make a session for this connection."""
+        session, token = self.service.sessions.create(self.identity)
+        session.connection = self.core
+        log.info(
+            "session %s of %s from %s", session.session_id, self.identity, self.peer
+        )
+        return session, WireSession(session.session_id, token, session.epoch)
+
+    def stop_timer(self) -> None:
+        """Take note that the handshake is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self, seconds: float) -> None:
+        if self.core.phase in (Phase.NEW, Phase.GREETED):
+            missing = "RESUME" if self._greeted else "HELLO"
+            self.core.fail(Code.HANDSHAKE_TIMEOUT, f"no {missing} within {seconds:g} s")
+
+    def _failed(self, notice: ConnectionFailed) -> None:
+        level = logging.INFO if notice.by_peer else logging.WARNING
+        if notice.code in (Code.TAKEN_OVER, Code.DRAINING, Code.HANDSHAKE_TIMEOUT):
+            level = logging.INFO
+        log.log(
+            level,
+            "connection from %s ended by %s: %s: %s",
+            self.peer,
+            "the client" if notice.by_peer else "the server",
+            code_name(notice.code),
+            notice.text,
+        )

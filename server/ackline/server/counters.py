@@ -1,0 +1,91 @@
+"""What the server counts besides what the core counts: plain integers (SPEC.md §22).
+
+Nothing here knows Prometheus; `metrics` reads these when somebody asks.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from ackline.proto.messages import Use
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ackline.proto.messages import OutcomeKind
+    from ackline.proto.stream import Stream
+
+__all__ = ["BATCHES", "SECONDS", "Counters", "Histogram", "add_units"]
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Bounds for times: from a fast NVMe sync to a stalled disk."""
+
+BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+"""Bounds for how many waiters one sync served."""
+
+
+class Histogram:
+    """Counts of values by upper bound.
+
+    Attributes:
+        bounds: upper bounds, ascending; one more bucket takes what is above.
+        counts: values in each bucket, not cumulative.
+        sum: of all values.
+    """
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
+class Counters:
+    """Totals since the server started. Streams that live add their own when read."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.sessions_resumed: Counter[str] = Counter()
+        self.streams_opened: Counter[tuple[Use, bool]] = Counter()
+        self.outcomes: Counter[tuple[Use, OutcomeKind]] = Counter()
+        self.units: Counter[Use] = Counter()
+        self.duplicates: Counter[Use] = Counter()
+        self.replayed: Counter[Use] = Counter()
+        self.gaps: Counter[str] = Counter()
+        self.position_lost = 0
+        self.ack_latency = {use: Histogram(SECONDS) for use in Use}
+        self.fsync = Histogram(SECONDS)
+        self.fsync_batch = Histogram(BATCHES)
+
+    def synced(self, seconds: float, waiters: int) -> None:
+        """Count one fdatasync; may be called from the loop only."""
+        self.fsync.observe(seconds)
+        self.fsync_batch.observe(waiters)
+
+    def fold(self, stream: Stream) -> None:
+        """Add what a stream did to the totals; it lives no longer."""
+        add_units(stream, self.units, self.duplicates, self.replayed)
+
+
+def add_units(
+    stream: Stream,
+    units: Counter[Use],
+    duplicates: Counter[Use],
+    replayed: Counter[Use],
+) -> None:
+    """Add what a stream did so far to three totals."""
+    use = stream.use
+    if stream.receiver is not None:
+        units[use] += stream.receiver.received_units
+        duplicates[use] += stream.receiver.duplicates
+    elif stream.sender is not None:
+        units[use] += stream.sender.sent_units
+        replayed[use] += stream.sender.replayed_units

@@ -1,0 +1,332 @@
+"""What the server does for one stream: what all four uses have in common.
+
+A handler lives as long as its stream: from OPEN until the stream is released or its
+session ends, through any number of connections. In this order it is
+
+1. prepared: `prepare()` looks up or makes what the stream is about, and may refuse;
+2. answered: `answer()` sets up the stream's half and says what OPENED states;
+3. told what happens, by `notify()`;
+4. settled at every resume: `settle()` returns when all that was accepted is stored;
+5. ended: `end()` stops the work, `decide()` records the outcome;
+6. let go: `release()`.
+
+After a restart of the server `rebuild()` takes the place of the first two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ackline.proto.errors import Code, ProtocolViolation, code_name
+from ackline.proto.limits import MAX_KEY
+from ackline.proto.messages import OutcomeKind, Scope
+from ackline.proto.notices import CancelReceived, ReleaseReceived, StreamBroken
+from ackline.proto.resource import parse_resource
+from ackline.server import outcomes
+from ackline.server.refusals import Refusal, refusal_of
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+    from ackline.proto.messages import (
+        Durability,
+        OpenedDetail,
+        Outcome,
+        ResumeStream,
+        Standing,
+    )
+    from ackline.proto.notices import Notice
+    from ackline.proto.resource import Resource
+    from ackline.proto.stream import Stream
+    from ackline.server.service import Service
+    from ackline.server.sessions import Session
+    from ackline.server.stores.entities import StreamRecord
+
+__all__ = ["Answer", "Handler"]
+
+log = logging.getLogger(__name__)
+
+STOPPING_SECONDS = 1.0
+"""After this a client that cancelled is told that user code is still stopping (§14)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What OPENED says of a stream, besides what the stream itself knows."""
+
+    existing: bool
+    durability: Durability
+    detail: OpenedDetail
+    standing: Standing
+
+
+class Handler(ABC):
+    """The server's side of one stream.
+
+    Args:
+        service: what all handlers share.
+        session: whose stream it is.
+        stream: opened by a client, or rebuilt from its record.
+
+    Attributes:
+        target: what the session's record of the stream names: enough to rebuild it.
+        recorded: the outcome of what the stream is about, where it had ended before.
+        moved_away: whether another stream has it now.
+    """
+
+    kinds: ClassVar[frozenset[str]]
+
+    def __init__(self, service: Service, session: Session, stream: Stream) -> None:
+        self.service = service
+        self.session = session
+        self.stream = stream
+        self.resource: Resource = self._checked()
+        self.target = ""
+        self.recorded: Outcome | None = None
+        self.moved_away = False
+        self.released = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._answered: asyncio.Future[bool] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self._ending = False
+        stream.context = self
+        stream.notify = self.notify
+
+    @property
+    def label(self) -> str:
+        """The stable name of the stream, for logs."""
+        return f"{self.session.session_id[:8]}/{self.stream.id} {self.stream.resource}"
+
+    @property
+    @abstractmethod
+    def position(self) -> int:
+        """Where the stream is: what an outcome decided now would state."""
+
+    @abstractmethod
+    async def prepare(self) -> None:
+        """Look up or make what the stream is about.
+
+        Raises:
+            Refusal: the stream cannot be opened.
+            StoreError: the store failed.
+        """
+
+    @abstractmethod
+    def answer(self) -> Answer:
+        """Set up the stream's half and return what OPENED states.
+
+        Raises:
+            Refusal: the client and the server disagree about what is there.
+        """
+
+    @abstractmethod
+    async def rebuild(self, record: StreamRecord) -> None:
+        """Do both after a restart, from the session's record of the stream.
+
+        Raises:
+            Refusal: what it was about is gone.
+            StoreError: the store failed.
+        """
+
+    @abstractmethod
+    async def settle(self, wanted: ResumeStream) -> None:
+        """Return when everything accepted is stored or dropped.
+
+        Raises:
+            StoreError: what the client says it has cannot be looked up.
+        """
+
+    @abstractmethod
+    async def end(self, kind: OutcomeKind, code: int, text: str, *, work: bool) -> None:
+        """Stop, and decide the outcome; the first one that is recorded wins.
+
+        Args:
+            kind: failed or cancelled.
+            code: of SPEC.md §20.
+            text: for the client's caller.
+            work: whether to stop the work behind the stream too.
+        """
+
+    def attached(self) -> None:  # noqa: B027 - most uses have nothing to do
+        """Take note that the stream is on a connection, perhaps again."""
+
+    def detached(self) -> None:  # noqa: B027 - most uses have nothing to do
+        """Take note that the connection is gone."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what the stream holds; called once, whatever ended it."""
+
+    # Called by whoever opens and resumes streams
+
+    def opened(self) -> None:
+        """Take note that OPENED is on its way: deadlines count from here."""
+        if not self._answered.done():
+            self._answered.set_result(True)
+        seconds = self.stream.open.deadline
+        if seconds and self.stream.outcome is None:
+            self._deadline = asyncio.get_running_loop().call_later(
+                seconds, self._expired, seconds
+            )
+
+    def refused(self) -> None:
+        """Take note that the stream was not opened."""
+        if not self._answered.done():
+            self._answered.set_result(False)
+        self._close_once()
+
+    def end_as_recorded(self, outcome: Outcome) -> Standing:
+        """End the stream with what was recorded earlier; return its standing."""
+        stream = self.stream
+        stream.outcome = outcome
+        stream.lifecycle.end(outcome.outcome)
+        if stream.receiver is not None:
+            stream.receiver.close()
+        return outcomes.outcome_standing(stream, outcome)
+
+    def moved(self) -> None:
+        """Lose the stream to another one that was opened with the same key."""
+        self.moved_away = True
+        connection = self.stream.connection
+        if connection is not None:
+            connection.refuse(
+                self.stream, Code.MOVED, "it was opened again with the same key"
+            )
+        log.info("%s moved to another stream", self.label)
+        self.service.sessions.forget(self.session, self.stream, moved=True)
+
+    def release(self) -> None:
+        """Let the stream go: nobody will ask for it again."""
+        if not self.released:
+            self.released = True
+            self.stream.released = True
+            self.service.counters.fold(self.stream)
+            self._close_once()
+
+    def _close_once(self) -> None:
+        self._stop_deadline()
+        if not self._closed:
+            self._closed = True
+            self.close()
+
+    _closed = False
+
+    # What the core says
+
+    def notify(self, notice: Notice) -> None:
+        """Take a notice about the stream."""
+        match notice:
+            case CancelReceived():
+                self.spawn(self._cancelled(notice), "cancel")
+            case ReleaseReceived():
+                self.service.sessions.forget(self.session, self.stream)
+            case StreamBroken():
+                self.spawn(
+                    self.end(OutcomeKind.FAILED, notice.code, notice.text, work=False),
+                    "fail",
+                )
+            case _:
+                self.noticed(notice)
+
+    @abstractmethod
+    def noticed(self, notice: Notice) -> None:
+        """Take a notice that concerns only this use."""
+
+    def decide(self, outcome: Outcome) -> None:
+        """Record the outcome of the stream and send it, unless it has one."""
+        if not self.stream.decide(outcome):
+            return
+        self._stop_deadline()
+        self.service.counters.outcomes[self.stream.use, outcome.outcome] += 1
+        log.info(
+            "%s %s at %d%s",
+            self.label,
+            outcome.outcome.name.lower(),
+            outcome.position,
+            f": {code_name(outcome.code)}: {outcome.text}" if outcome.code else "",
+        )
+        self.service.sessions.ended(self.session, self.stream, outcome)
+        self._close_once()
+
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, None], what: str
+    ) -> asyncio.Task[None]:
+        """Start a task that belongs to the stream."""
+        return self.service.tasks.spawn(coroutine, f"{self.label}: {what}")
+
+    async def _cancelled(self, notice: CancelReceived) -> None:
+        if not await asyncio.shield(self._answered):
+            return
+        message = notice.message
+        stopping = asyncio.get_running_loop().call_later(
+            STOPPING_SECONDS, self._still_stopping
+        )
+        try:
+            await self.end(
+                OutcomeKind.CANCELLED,
+                Code.CANCELLED_BY_CLIENT,
+                message.text or "the client cancelled",
+                work=message.scope == Scope.WORK,
+            )
+        finally:
+            stopping.cancel()
+
+    def _still_stopping(self) -> None:
+        connection = self.stream.connection
+        if connection is not None and self.stream.outcome is None:
+            self.service.still_stopping(
+                connection,
+                self.stream,
+                outcomes.ended(
+                    OutcomeKind.STILL_STOPPING, 0, "still stopping", self.position
+                ),
+            )
+
+    def _expired(self, seconds: float) -> None:
+        self.spawn(
+            self.end(
+                OutcomeKind.FAILED,
+                Code.DEADLINE_EXCEEDED,
+                f"the deadline of {seconds:g} s has passed",
+                work=False,
+            ),
+            "deadline",
+        )
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _checked(self) -> Resource:
+        message = self.stream.open
+        try:
+            resource = parse_resource(message.resource)
+        except ProtocolViolation as violation:
+            raise refusal_of(violation) from None
+        if resource.kind.value not in self.kinds:
+            raise Refusal(
+                Code.INVALID_ARGUMENT,
+                f"{message.use.name.lower()} is for"
+                f" {', '.join(f'{kind}/' for kind in sorted(self.kinds))},"
+                f" not {resource.kind.value}/",
+            )
+        if len(message.key.encode()) > MAX_KEY:
+            raise Refusal(
+                Code.INVALID_ARGUMENT, f"the key is longer than {MAX_KEY} bytes"
+            )
+        if message.priority is not None and message.priority > LOWEST_PRIORITY:
+            raise Refusal(
+                Code.INVALID_ARGUMENT,
+                f"priority {message.priority} is not 0 (first) to {LOWEST_PRIORITY}",
+            )
+        return resource
+
+
+LOWEST_PRIORITY = 7

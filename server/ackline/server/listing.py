@@ -1,0 +1,179 @@
+"""LIST: what there is, by resource (SPEC.md §19)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ackline.proto.errors import Code
+from ackline.proto.limits import MAX_ENTRIES
+from ackline.proto.messages import Entry, Listed, encode
+from ackline.server.refusals import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from ackline.proto.messages import List
+    from ackline.server.service import Service
+
+__all__ = ["list_resources"]
+
+ROOM = 16
+"""Bytes of a LISTED besides its entries and `after`."""
+
+
+async def list_resources(service: Service, message: List, room: int) -> Listed:
+    """Return the entries that begin with a prefix, as many as fit.
+
+    Args:
+        service: whose.
+        message: prefix, where to continue, and how many.
+        room: bytes of the largest payload the client takes.
+
+    Raises:
+        Refusal: the prefix is none, or `after` does not begin with it.
+        StoreError: the store cannot be read.
+    """
+    kind, slash, prefix = message.prefix.partition("/")
+    lister = _LISTERS.get(kind)
+    if lister is None or not slash:
+        raise Refusal(
+            Code.INVALID_ARGUMENT,
+            f"{message.prefix!r} is no prefix; it begins with one of"
+            f" {', '.join(f'{name}/' for name in _LISTERS)}",
+        )
+    after = message.after.removeprefix(f"{kind}/")
+    limit = max(1, min(message.limit, MAX_ENTRIES))
+    entries = await lister(service, prefix, after, limit + 1)
+    return _fitting(entries, limit, room)
+
+
+def _fitting(entries: list[Entry], limit: int, room: int) -> Listed:
+    """Return as many entries as limit and frame allow, and where to continue."""
+    taken: list[Entry] = []
+    room -= ROOM
+    for entry in entries[:limit]:
+        # The last resource is named twice: in its entry and as `after`.
+        size = len(encode(entry))
+        if taken and size + len(entry.resource.encode()) > room:
+            break
+        room -= size
+        taken.append(entry)
+    more = len(taken) < len(entries)
+    return Listed(tuple(taken), taken[-1].resource if more and taken else "")
+
+
+async def _objects(
+    service: Service, prefix: str, after: str, limit: int
+) -> list[Entry]:
+    return [
+        Entry(
+            f"objects/{each.name}",
+            "COMPLETED",
+            each.size,
+            each.created,
+            {
+                "object_id": each.object_id,
+                "version": each.version,
+                "crc": each.crc32c,
+                "sink": str(each.sink),
+            },
+        )
+        for each in await service.chunks.objects(prefix, after=after, limit=limit)
+    ]
+
+
+async def _logs(service: Service, prefix: str, after: str, limit: int) -> list[Entry]:
+    entries: list[Entry] = []
+    for record in await service.logs.logs(prefix, after=after, limit=limit):
+        source = await service.logs.open(record.name, create=False)
+        entries.append(
+            Entry(
+                f"logs/{record.name}",
+                "STREAMING" if record.sealed is None else "COMPLETED",
+                source.size,
+                record.created,
+                {"first": source.first_id, "next": source.next_id},
+            )
+        )
+    return entries
+
+
+async def _sources(
+    service: Service, prefix: str, after: str, limit: int
+) -> list[Entry]:
+    names = sorted(
+        name
+        for name in service.runs.sources
+        if name.startswith(prefix) and name > after
+    )
+    return [
+        Entry(
+            f"sources/{name}",
+            "CREATED",
+            0,
+            service.started,
+            {"resumes": service.runs.sources[name].resumes.name.lower()},
+        )
+        for name in names[:limit]
+    ]
+
+
+async def _runs(service: Service, prefix: str, after: str, limit: int) -> list[Entry]:
+    runs = sorted(
+        (
+            run
+            for run in service.runs.all()
+            if run.run_id.startswith(prefix) and run.run_id > after
+        ),
+        key=lambda run: run.run_id,
+    )
+    return [
+        Entry(
+            f"runs/{run.run_id}",
+            run.state,
+            run.buffer.retained_bytes,
+            run.created,
+            {
+                "source": run.source.name,
+                "first": run.buffer.first_id,
+                "next": run.buffer.next_id,
+                "consumers": run.consumers,
+            },
+        )
+        for run in runs[:limit]
+    ]
+
+
+async def _uploads(
+    service: Service, prefix: str, after: str, limit: int
+) -> list[Entry]:
+    entries: list[Entry] = []
+    while len(entries) < limit:
+        records = await service.chunks.uploads(after=after, limit=MAX_ENTRIES)
+        for record in records:
+            if record.upload_id.startswith(prefix):
+                of = record.parameters
+                handler = service.owners.get(f"uploads/{record.upload_id}")
+                state = handler.stream.lifecycle.state.value if handler else "PAUSED"
+                entries.append(
+                    Entry(
+                        f"uploads/{record.upload_id}",
+                        state,
+                        of.total_size or 0,
+                        record.created,
+                        {"name": of.name, "key": of.key, "touched": record.touched},
+                    )
+                )
+        if len(records) < MAX_ENTRIES:
+            break
+        after = records[-1].upload_id
+    return entries[:limit]
+
+
+_LISTERS: Mapping[str, Callable[[Service, str, str, int], Awaitable[list[Entry]]]] = {
+    "objects": _objects,
+    "logs": _logs,
+    "sources": _sources,
+    "runs": _runs,
+    "uploads": _uploads,
+}

@@ -1,0 +1,249 @@
+"""What a subscription to a log reads from: memory where possible, else the disk."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ackline.proto.batches import (
+    DEFINITION_KIND,
+    GAP_KIND,
+    Batch,
+    KindTable,
+    encode_entries,
+    gap_entry,
+    kind_definition,
+    merge,
+)
+from ackline.proto.messages import End, GapReason, Intent
+from ackline.proto.proofs import NOTHING
+from ackline.server import outcomes
+from ackline.server.stores.errors import NotFound, PositionTrimmed, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ackline.proto.proofs import ProofSum
+    from ackline.server.stores.entities import StoredBatch
+    from ackline.server.stores.seams import Log
+    from ackline.server.tasks import Tasks
+
+__all__ = ["LogFeed", "gap_batch"]
+
+log = logging.getLogger(__name__)
+
+BATCH_BYTES = 64 * 2**10
+"""Payload bytes put into one frame, for a reader that is behind."""
+
+SMALL_BATCH = 4 * 2**10
+"""Batches below this are merged with their neighbours."""
+
+LOAD_BYTES = 512 * 2**10
+"""Bytes read from the disk at once for one reader that is far behind."""
+
+
+def gap_batch(position: int, first_id: int) -> Batch:
+    """Return the batch that stands for events which are no longer retained."""
+    body = gap_entry(first_id - position, GapReason.TRIMMED)
+    return encode_entries(position, [(GAP_KIND, body)])
+
+
+class LogFeed:
+    """One subscription's view of a log: an `EventFeed`.
+
+    Each has its own, because a kind that is added later must be defined once to every
+    subscriber, wherever it is. What they read is shared: the store's batches.
+
+    Args:
+        source: the log.
+        tasks: runs what reads from the disk.
+        gaps: whether events that are not retained are told as a gap.
+        failed: called with what makes going on impossible.
+        gapped: called with the number of events told as a gap.
+    """
+
+    def __init__(
+        self,
+        source: Log,
+        *,
+        tasks: Tasks,
+        gaps: bool,
+        failed: Callable[[StoreError], None],
+        gapped: Callable[[int], None],
+    ) -> None:
+        self.generation = source.record.generation
+        self.kinds = KindTable(source.record.kinds)
+        self._log = source
+        self._tasks = tasks
+        self._gaps = gaps
+        self._failed = failed
+        self._gapped = gapped
+        self._loaded: list[StoredBatch] = []
+        self._loading = False
+        self._known: dict[int, ProofSum] = {}
+        self._watchers: dict[Callable[[], None], None] = {}
+
+    @property
+    def first_id(self) -> int:
+        """The oldest id that can be asked for."""
+        return 0 if self._gaps else self._log.first_id
+
+    @property
+    def next_id(self) -> int:
+        """The id after the newest that is durable."""
+        return self._log.next_id
+
+    @property
+    def end(self) -> End | None:
+        """How the log was sealed, if it was."""
+        sealed = self._log.record.sealed
+        if sealed is None:
+            return None
+        outcome = outcomes.load(sealed)
+        return End(Intent(int(outcome.outcome)), outcome.code, outcome.text)
+
+    def next_batch(self, position: int) -> Batch | None:
+        """Return events from `position` on, or None if there are none in memory."""
+        source = self._log
+        if len(source.record.kinds) > len(self.kinds):
+            return self._definitions(position)
+        if position >= source.next_id:
+            return None
+        if position < source.first_id:
+            return self._trimmed(position)
+        batches = source.cached(position, BATCH_BYTES)
+        if batches is None:
+            batches = self._find_loaded(position)
+        if not batches:
+            self._load(position)
+            return None
+        return _joined(batches, position)
+
+    def sum_at(self, position: int) -> ProofSum | None:
+        """Return the sums before `position`, if they are in memory.
+
+        `prepare()` brings them there.
+        """
+        if position == 0:
+            return NOTHING
+        known = self._known.get(position)
+        if known is not None:
+            return known
+        batches = self._log.cached(position - 1, 1)
+        return _sum_in(batches, position) if batches else None
+
+    async def prepare(self, positions: Iterable[int]) -> None:
+        """Have the sums before these positions in memory, where they can be known.
+
+        Raises:
+            StoreError: the log cannot be read.
+        """
+        self.know_kinds()
+        self._known = {}
+        for position in positions:
+            readable = self._log.first_id < position <= self._log.next_id
+            if not readable or self.sum_at(position) is not None:
+                continue
+            batches = await self._log.load(position - 1, 1)
+            if batches:
+                self._known[position] = _sum_in(batches, position)
+
+    def know_kinds(self) -> None:
+        """Take over the kinds that a Standing tells the subscriber now."""
+        for name in self._log.record.kinds[len(self.kinds) :]:
+            self.kinds.define(name)
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called when there may be more."""
+        self._watchers[wake] = None
+        self._log.watch(wake)
+
+    def unwatch(self, wake: Callable[[], None]) -> None:
+        """End `watch`."""
+        self._watchers.pop(wake, None)
+        self._log.unwatch(wake)
+
+    def _definitions(self, position: int) -> Batch:
+        """Return a batch of no event that names the kinds added meanwhile."""
+        first = len(self.kinds)
+        names = self._log.record.kinds[first:]
+        self.know_kinds()
+        return encode_entries(
+            position,
+            [
+                (DEFINITION_KIND, kind_definition(number, name))
+                for number, name in enumerate(names, first + 1)
+            ],
+        )
+
+    def _trimmed(self, position: int) -> Batch | None:
+        first = self._log.first_id
+        if self._gaps:
+            self._gapped(first - position)
+            return gap_batch(position, first)
+        self._failed(
+            PositionTrimmed(self._log.record.name, position=position, first_id=first)
+        )
+        return None
+
+    def _find_loaded(self, position: int) -> list[StoredBatch]:
+        found = [b for b in self._loaded if b.next_id > position]
+        self._loaded = found if found and found[0].first_id <= position else []
+        return self._loaded
+
+    def _load(self, position: int) -> None:
+        if not self._loading:
+            self._loading = True
+            self._tasks.spawn(
+                self._read(position), f"read of log {self._log.record.name!r}"
+            )
+
+    async def _read(self, position: int) -> None:
+        try:
+            self._loaded = await self._log.load(position, LOAD_BYTES)
+        except PositionTrimmed:
+            pass  # asked again, it is answered with a gap or an error
+        except NotFound:
+            return  # who watches the log knows
+        except StoreError as error:
+            log.error("log %r: %s", self._log.record.name, error)
+            self._failed(error)
+            return
+        finally:
+            self._loading = False
+        for wake in tuple(self._watchers):
+            wake()
+
+
+def _batch(stored: StoredBatch) -> Batch:
+    """Return a stored batch as the core sends it; logs hold plain events only."""
+    return Batch(
+        stored.first_id,
+        stored.count,
+        stored.count,
+        stored.payload,
+        stored.payload_crc,
+        special=False,
+    )
+
+
+def _joined(batches: list[StoredBatch], position: int) -> Batch:
+    """Return the events from `position` on, small batches together."""
+    first = batches[0]
+    if first.first_id < position:
+        return _batch(first).tail(position)
+    if len(first.payload) >= SMALL_BATCH or len(batches) == 1:
+        return _batch(first)
+    size, count = 0, 0
+    for stored in batches:
+        size += len(stored.payload)
+        if size > BATCH_BYTES:
+            break
+        count += 1
+    return merge([_batch(stored) for stored in batches[: max(count, 1)]])
+
+
+def _sum_in(batches: list[StoredBatch], position: int) -> ProofSum:
+    """Return the sums before `position`, which the first batch reaches."""
+    stored = batches[0]
+    return stored.sums_before.extended(*_batch(stored).proof_parts(position))

@@ -1,0 +1,303 @@
+"""What Prometheus sees: the only module that knows its library (SPEC.md §22).
+
+Everything is read from plain counters at the moment somebody asks. That happens in the
+event loop, so that nothing changes meanwhile; the text is made in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from ackline.proto.errors import code_name
+from ackline.proto.frames import FrameType
+from ackline.proto.lifecycle import State
+from ackline.proto.messages import GapReason, Use
+from ackline.server.addresses import listening
+from ackline.server.counters import add_units
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from prometheus_client.core import Metric
+
+    from ackline.server.addresses import Address
+    from ackline.server.counters import Histogram
+    from ackline.server.service import Service
+
+__all__ = ["MetricsServer", "collect"]
+
+log = logging.getLogger(__name__)
+
+REQUEST_SECONDS = 5.0
+"""Seconds a scraper has to send its request."""
+
+
+def collect(service: Service) -> list[Metric]:
+    """Return all metrics as they are now."""
+    return [
+        *_connections(service),
+        *_streams(service),
+        *_frames(service),
+        *_times(service),
+    ]
+
+
+def _connections(service: Service) -> Iterable[Metric]:
+    counters = service.counters
+    sessions = service.sessions.all()
+    resumed = counters.sessions_resumed
+    attached = sum(session.connection is not None for session in sessions)
+    yield _gauge("connections", "Attached now.", {(): len(service.clients)})
+    yield _counter("connections", "Accepted.", {(): counters.connections})
+    yield _gauge(
+        "sessions",
+        "Sessions in memory.",
+        {("attached",): attached, ("detached",): len(sessions) - attached},
+        "state",
+    )
+    yield _counter(
+        "sessions_resumed",
+        "RESUME frames answered.",
+        {(name,): resumed[name] for name in ("resumed", *resumed)},
+        "result",
+    )
+    yield _gauge(
+        "receive_budget_bytes",
+        "Memory granted to stream windows.",
+        {("granted",): service.budget.used, ("limit",): service.budget.limit},
+        "state",
+    )
+
+
+def _streams(service: Service) -> Iterable[Metric]:
+    counters = service.counters
+    states: Counter[tuple[str, ...]] = Counter()
+    units, duplicates = Counter(counters.units), Counter(counters.duplicates)
+    replayed = Counter(counters.replayed)
+    for session in service.sessions.all():
+        for stream in session.streams.values():
+            states[_name(stream.use), stream.lifecycle.state.value] += 1
+            add_units(stream, units, duplicates, replayed)
+    yield _gauge(
+        "streams",
+        "Streams of sessions in memory.",
+        {
+            (_name(use), state.value): states[_name(use), state.value]
+            for use in Use
+            for state in State
+        },
+        "use",
+        "state",
+    )
+    yield _counter(
+        "streams_opened",
+        "OPEN frames accepted.",
+        {
+            (_name(use), str(known).lower()): counters.streams_opened[use, known]
+            for use in Use
+            for known in (False, True)
+        },
+        "use",
+        "existing",
+    )
+    yield _counter(
+        "outcomes",
+        "Streams ended.",
+        {(_name(u), o.name.lower()): n for (u, o), n in counters.outcomes.items()},
+        "use",
+        "outcome",
+    )
+    yield _by_use("units", "Units received or sent.", units)
+    yield _by_use("duplicates", "Units received again and discarded.", duplicates)
+    yield _by_use("replayed_units", "Units sent again after a resume.", replayed)
+    yield _counter(
+        "gaps",
+        "Events left out.",
+        {(r.name.lower(),): counters.gaps[r.name.lower()] for r in GapReason},
+        "reason",
+    )
+    yield _counter(
+        "position_lost",
+        "Durable positions lower than promised.",
+        {(): counters.position_lost},
+    )
+
+
+def _frames(service: Service) -> Iterable[Metric]:
+    stats = service.stats
+    frames: dict[tuple[str, ...], float] = {}
+    for direction, numbers in (
+        ("received", stats.frames_received),
+        ("sent", stats.frames_sent),
+    ):
+        for kind in FrameType:
+            if numbers[kind]:
+                frames[direction, kind.name.lower()] = numbers[kind]
+    yield _counter("frames", "Frames.", frames, "direction", "type")
+    yield _counter(
+        "bytes",
+        "Frame bytes, headers included.",
+        {("received",): stats.bytes_received, ("sent",): stats.bytes_sent},
+        "direction",
+    )
+    yield _counter(
+        "window_stalls",
+        "Times a sender had data and no window.",
+        {
+            ("stream",): stats.stalls_stream,
+            ("connection",): stats.stalls_connection,
+        },
+        "window",
+    )
+    yield _counter(
+        "refusals",
+        "ERROR frames sent.",
+        {(code_name(code),): n for code, n in stats.errors_sent.items()},
+        "code",
+    )
+
+
+def _times(service: Service) -> Iterable[Metric]:
+    counters = service.counters
+    yield _histogram(
+        "ack_latency_seconds",
+        "Unit complete to ACK queued.",
+        {
+            (_name(use),): histogram
+            for use, histogram in counters.ack_latency.items()
+            if use.client_sends
+        },
+        "use",
+    )
+    yield _histogram("fsync_seconds", "One fdatasync.", {(): counters.fsync})
+    yield _histogram(
+        "fsync_batch_units",
+        "Waiters one fdatasync covered.",
+        {(): counters.fsync_batch},
+    )
+
+
+def _name(use: Use) -> str:
+    return use.name.lower()
+
+
+def _by_use(name: str, text: str, values: Mapping[Use, int]) -> Metric:
+    return _counter(name, text, {(_name(use),): values[use] for use in Use}, "use")
+
+
+def _gauge(
+    name: str, text: str, values: Mapping[tuple[str, ...], float], *labels: str
+) -> Metric:
+    family = GaugeMetricFamily(f"ackline_{name}", text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def _counter(
+    name: str, text: str, values: Mapping[tuple[str, ...], float], *labels: str
+) -> Metric:
+    family = CounterMetricFamily(f"ackline_{name}", text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def _histogram(
+    name: str, text: str, values: Mapping[tuple[str, ...], Histogram], *labels: str
+) -> Metric:
+    family = HistogramMetricFamily(f"ackline_{name}", text, labels=labels)
+    for key, histogram in values.items():
+        bounds = [*(f"{bound:g}" for bound in histogram.bounds), "+Inf"]
+        cumulative = accumulate(histogram.counts)
+        family.add_metric(
+            key, list(zip(bounds, cumulative, strict=True)), histogram.sum
+        )
+    return family
+
+
+class _Snapshot(Collector):
+    """Metrics that were read before, as the library wants to be given them."""
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+class MetricsServer:
+    """A small HTTP server: `/metrics` for Prometheus, `/healthz` for who restarts us.
+
+    Attributes:
+        address: where it listens.
+    """
+
+    def __init__(self, service: Service, address: Address) -> None:
+        self.address = address
+        self._service = service
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            ListenError: the address cannot be listened on.
+        """
+        self._server, self.address = await listening(
+            self.address, asyncio.start_server(self._serve, *self.address)
+        )
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.close()
+            await asyncio.sleep(0)
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                status, kind, body = await self._answer(head)
+                writer.write(
+                    f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n"
+                    f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+                )
+                writer.write(body)
+                await writer.drain()
+        except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError) as error:
+            log.debug("a request for metrics failed: %r", error)
+        finally:
+            writer.close()
+
+    async def _answer(self, head: bytes) -> tuple[str, str, bytes]:
+        words = head.split(b"\r\n", 1)[0].split()
+        path = words[1].split(b"?")[0] if len(words) == len(("GET", "/", "")) else b""
+        plain = "text/plain; charset=utf-8"
+        if words[:1] not in ([b"GET"], [b"HEAD"]):
+            return "405 Method Not Allowed", plain, b"use GET\n"
+        if path == b"/healthz":
+            if self._service.draining:
+                return "503 Service Unavailable", plain, b"draining\n"
+            return "200 OK", plain, b"ok\n"
+        if path != b"/metrics":
+            return "404 Not Found", plain, b"there are /metrics and /healthz\n"
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Snapshot(collect(self._service)))
+        text = await asyncio.to_thread(generate_latest, registry)
+        return "200 OK", CONTENT_TYPE_LATEST, text

@@ -1,0 +1,123 @@
+"""Opening streams: from OPEN to OPENED or a refusal (SPEC.md §9)."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ackline.proto.errors import Code, ProtocolViolation
+from ackline.proto.messages import Use
+from ackline.server.fetches import FetchHandler
+from ackline.server.publishes import PublishHandler
+from ackline.server.refusals import Refusal, refusal_of
+from ackline.server.stores.errors import StoreError
+from ackline.server.subscriptions import LogSubscription, RunSubscription
+from ackline.server.uploads import UploadHandler
+
+if TYPE_CHECKING:
+    from ackline.proto.server_connection import ServerConnection
+    from ackline.proto.stream import Stream
+    from ackline.server.clients import Client
+    from ackline.server.handler import Handler
+    from ackline.server.service import Service
+    from ackline.server.sessions import Session
+
+__all__ = ["handler_for", "open_stream"]
+
+log = logging.getLogger(__name__)
+
+
+def handler_for(service: Service, session: Session, stream: Stream) -> Handler:
+    """Return what handles a stream of this use and resource.
+
+    Raises:
+        Refusal: there is no such use of the resource.
+    """
+    match stream.use:
+        case Use.UPLOAD:
+            return UploadHandler(service, session, stream)
+        case Use.FETCH:
+            return FetchHandler(service, session, stream)
+        case Use.PUBLISH:
+            return PublishHandler(service, session, stream)
+        case Use.SUBSCRIBE:
+            if stream.open.resource.startswith("logs/"):
+                return LogSubscription(service, session, stream)
+            return RunSubscription(service, session, stream)
+
+
+def open_stream(client: Client, stream: Stream) -> None:
+    """Answer an OPEN, sooner or later."""
+    session, core = client.session, client.core
+    assert session is not None
+    if client.service.draining:
+        core.refuse(stream, Code.DRAINING, "the server is going away")
+        return
+    try:
+        handler = handler_for(client.service, session, stream)
+    except Refusal as refusal:
+        core.refuse(stream, refusal.code, refusal.text)
+        return
+    handler.spawn(_open(core, handler), "open")
+
+
+async def _open(core: ServerConnection, handler: Handler) -> None:
+    try:
+        await handler.prepare()
+        await handler.service.sessions.opened(
+            handler.session, handler.stream, handler.target
+        )
+        _accept(core, handler)
+    except (StoreError, ProtocolViolation) as error:
+        _refuse(core, handler, refusal_of(error))
+    except Refusal as refusal:
+        _refuse(core, handler, refusal)
+    except Exception:
+        _refuse(
+            core,
+            handler,
+            Refusal(Code.INTERNAL_ERROR, "a defect of the server; see its log"),
+        )
+        raise
+
+
+def _accept(core: ServerConnection, handler: Handler) -> None:
+    """Send OPENED, if the client is still there and wants it."""
+    stream, session = handler.stream, handler.session
+    if stream.connection is not core or stream.released or session.gone:
+        # It never saw OPENED: it opens the stream again, under another id.
+        _drop(core, handler)
+        return
+    answer = handler.answer()
+    session.streams[stream.id] = stream
+    service = handler.service
+    service.counters.streams_opened[stream.use, answer.existing] += 1
+    core.accept(
+        stream,
+        existing=answer.existing,
+        durability=answer.durability,
+        detail=answer.detail,
+        standing=answer.standing,
+    )
+    log.info("%s opened%s", handler.label, " again" if answer.existing else "")
+    handler.opened()
+    if stream.outcome is not None:
+        service.sessions.ended(session, stream, stream.outcome)
+    else:
+        handler.attached()
+
+
+def _refuse(core: ServerConnection, handler: Handler, refusal: Refusal) -> None:
+    stream = handler.stream
+    log.info("%s refused: %s", handler.label, refusal)
+    if stream.connection is core and not stream.released:
+        core.refuse(stream, refusal.code, refusal.text, retry_after=refusal.retry_after)
+    _drop(core, handler)
+
+
+def _drop(core: ServerConnection, handler: Handler) -> None:
+    stream, sessions = handler.stream, handler.service.sessions
+    if core.streams.get(stream.id) is stream:
+        core.drop(stream)
+    handler.refused()
+    sessions.forget_recorded(handler.session, [stream.id])

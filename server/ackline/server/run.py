@@ -1,0 +1,277 @@
+"""One run: a source's generator, the buffer it writes into, and who reads that."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
+
+from ackline.proto.errors import Code
+from ackline.proto.feed import EventBuffer
+from ackline.proto.limits import MAX_EVENT
+from ackline.proto.messages import End, Intent, OutcomeKind, Resumes, clipped
+from ackline.server import outcomes
+from ackline.server.sources import Event
+
+if TYPE_CHECKING:
+    from ackline.proto.messages import Outcome, Value
+    from ackline.server.service import Service
+    from ackline.server.sources import Source
+    from ackline.server.stores.entities import RunRecord
+
+__all__ = ["Cursor", "Run"]
+
+log = logging.getLogger(__name__)
+
+TURN_EVENTS = 512
+TURN_SECONDS = 0.001
+"""Events and time a generator that never waits may take before others get a turn."""
+
+CLOCK_EVERY = 16
+"""Events between two looks at the clock, which costs as much as an event."""
+
+
+class Cursor(Protocol):
+    """Who reads a run."""
+
+    @property
+    def stored_position(self) -> int:
+        """Everything before it is not needed any more."""
+        ...
+
+
+class Run:
+    """A producer and its events.
+
+    It begins with `start()` and ends by itself, by `stop()`, or when nobody consumed it
+    for `run_grace` seconds. Its events stay as long as a cursor may ask for them.
+
+    Attributes:
+        run_id, generation, created: as recorded.
+        buffer: its events.
+        outcome: once it has ended and that is recorded.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        source: Source,
+        record: RunRecord,
+        parameters: dict[str, Value],
+    ) -> None:
+        options = service.options
+        self.run_id = record.run_id
+        self.generation = record.generation
+        self.created = record.created
+        self.source = source
+        self.identity = record.identity
+        self.buffer = EventBuffer(
+            generation=record.generation,
+            max_events=options.run_buffer_events,
+            max_bytes=options.run_buffer_bytes,
+            keep=source.resumes is Resumes.REPLAY,
+            define=True,
+        )
+        self.outcome: Outcome | None = None
+        self.waiting_for_room = False
+        self._service = service
+        self._parameters = parameters
+        self._task: asyncio.Task[None] | None = None
+        self._why: tuple[OutcomeKind, int, str] | None = None
+        # By cursor: since when it is not attached, or None while it is.
+        self._cursors: dict[Cursor, float | None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether it has not ended."""
+        return self.outcome is None
+
+    @property
+    def state(self) -> str:
+        """The name of its state, as of a stream (SPEC.md §14)."""
+        if self.outcome is not None:
+            return self.outcome.outcome.name
+        return "STREAMING" if self.buffer.next_id else "CREATED"
+
+    @property
+    def consumers(self) -> int:
+        """Cursors on a connection now."""
+        return sum(since is None for since in self._cursors.values())
+
+    # Producing
+
+    def start(self) -> None:
+        """Begin to produce."""
+        self._task = self._service.tasks.spawn(self._run(), f"runs/{self.run_id}")
+        self._watch_consumers()
+
+    async def stop(self, kind: OutcomeKind, code: int, text: str) -> Outcome:
+        """Cancel the generator, wait for it, and return the outcome that stands."""
+        task = self._task
+        assert task is not None
+        if not task.done():
+            if self._why is None:
+                self._why = (kind, code, text)
+                task.cancel()
+            await asyncio.wait([task])
+        assert self.outcome is not None
+        return self.outcome
+
+    async def _run(self) -> None:
+        log.info("runs/%s of %s started", self.run_id, self.source.name)
+        kind, code, text = OutcomeKind.COMPLETED, int(Code.OK), ""
+        try:
+            await self._produce()
+        except asyncio.CancelledError:
+            kind, code, text = OutcomeKind.FAILED, Code.PRODUCER_LOST, "it was stopped"
+        except Exception as error:
+            kind, code = OutcomeKind.FAILED, Code.SOURCE_FAILED
+            text = f"{type(error).__name__}: {error}"
+            log.warning("runs/%s of %s", self.run_id, self.source.name, exc_info=error)
+        if self._why is not None:
+            kind, code, text = self._why
+        await self._ended(kind, code, text)
+
+    async def _produce(self) -> None:
+        generator = self.source.start(self._parameters)
+        buffer, append = self.buffer, self.buffer.append
+        count, due = 0, perf_counter() + TURN_SECONDS
+        try:
+            async for item in generator:
+                if self._why is not None:  # it went on after it was cancelled
+                    break
+                if type(item) is bytes and len(item) <= MAX_EVENT:
+                    append(item)
+                else:
+                    self._append(item)
+                if buffer.full:
+                    await self._wait_for_room()
+                count += 1
+                if count >= TURN_EVENTS or (
+                    count % CLOCK_EVERY == 0 and perf_counter() >= due
+                ):
+                    await asyncio.sleep(0)
+                    count, due = 0, perf_counter() + TURN_SECONDS
+        finally:
+            await generator.aclose()
+
+    def _append(self, item: object) -> None:
+        """Append anything but plain bytes of a legal size.
+
+        Raises:
+            TypeError: it is nothing that can be an event.
+            ValueError: it is too large, or its kind cannot be one.
+        """
+        kind, data = "", item
+        if isinstance(item, Event):
+            kind, data = item.kind, item.data
+        if isinstance(data, str):
+            data = data.encode()
+        if not isinstance(data, bytes):
+            raise TypeError(
+                f"a source yields bytes, str or Event, not {type(data).__name__}"
+            )
+        if len(data) > MAX_EVENT:
+            raise ValueError(
+                f"an event of {len(data)} bytes; the largest has {MAX_EVENT}: yield it"
+                " in parts"
+            )
+        self.buffer.append(data, self.buffer.define(kind) if kind else 0)
+
+    async def _wait_for_room(self) -> None:
+        self.waiting_for_room = True
+        try:
+            while self.buffer.full:
+                self._room = asyncio.get_running_loop().create_future()
+                self.buffer.on_room(self._has_room)
+                await self._room
+        finally:
+            self.waiting_for_room = False
+            self._room = None
+
+    def _has_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    async def _ended(self, kind: OutcomeKind, code: int, text: str) -> None:
+        outcome = outcomes.ended(kind, code, text, self.buffer.next_id)
+        self.outcome = outcome = await self._service.runs.finished(self, outcome)
+        log.info(
+            "runs/%s of %s %s after %d events%s",
+            self.run_id,
+            self.source.name,
+            outcome.outcome.name.lower(),
+            self.buffer.next_id,
+            f": {outcome.text}" if outcome.text else "",
+        )
+        self.buffer.finish(
+            End(Intent(int(outcome.outcome)), outcome.code, clipped(outcome.text))
+        )
+        self._watch_consumers()
+
+    # Consumers
+
+    def attach(self, cursor: Cursor) -> None:
+        """Take note that a cursor is on a connection."""
+        self._cursors[cursor] = None
+        # It may begin before the others: nothing from there on is let go.
+        self.buffer.floor = min(self.buffer.floor, cursor.stored_position)
+        self._watch_consumers()
+
+    def detach(self, cursor: Cursor) -> None:
+        """Take note that a cursor's connection is gone."""
+        if cursor in self._cursors:
+            self._cursors[cursor] = self._service.now()
+            self._watch_consumers()
+
+    def leave(self, cursor: Cursor) -> None:
+        """Take note that a cursor does not come back."""
+        if cursor in self._cursors:
+            del self._cursors[cursor]
+            self.stored()
+            self._watch_consumers()
+
+    def stored(self) -> None:
+        """Let go of what no blocking cursor needs; a waiting producer goes on.
+
+        A cursor whose client is away longer than `run_grace` blocks no longer.
+        """
+        late = self._service.now() - self._service.options.run_grace
+        positions = [
+            cursor.stored_position
+            for cursor, since in self._cursors.items()
+            if since is None or since > late
+        ]
+        if positions:
+            self.buffer.set_floor(min(positions))
+
+    def _watch_consumers(self) -> None:
+        """Start or stop the time that the run has without a consumer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if all(since is None for since in self._cursors.values()) and self._cursors:
+            return
+        grace = self._service.options.run_grace
+        if self.source.resumes is Resumes.NONE and self._cursors:
+            grace = 0.0
+        self._timer = asyncio.get_running_loop().call_later(grace, self._unattended)
+
+    def _unattended(self) -> None:
+        self._timer = None
+        if self.consumers:
+            self.stored()
+        elif self.active:
+            self._service.tasks.spawn(self._abandon(), f"runs/{self.run_id}")
+        elif not self._cursors:
+            self._service.runs.discard(self)
+
+    async def _abandon(self) -> None:
+        grace = self._service.options.run_grace
+        text = f"nobody consumed it for {grace:g} s"
+        if self.source.resumes is Resumes.NONE:
+            text = "its consumer went, and it cannot be resumed"
+        await self.stop(OutcomeKind.CANCELLED, Code.NO_CONSUMER, text)

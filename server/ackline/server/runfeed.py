@@ -1,0 +1,84 @@
+"""What a subscription to a run reads from: the run's buffer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ackline.server.logfeed import gap_batch
+from ackline.server.stores.errors import PositionTrimmed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ackline.proto.batches import Batch
+    from ackline.proto.feed import EventBuffer
+    from ackline.proto.kinds import KindTable
+    from ackline.proto.messages import End
+    from ackline.proto.proofs import ProofSum
+    from ackline.server.stores.errors import StoreError
+
+__all__ = ["RunFeed"]
+
+
+class RunFeed:
+    """One cursor's view of a run's buffer: an `EventFeed` that tells what is trimmed.
+
+    Args:
+        buffer: shared by all cursors of the run.
+        gaps: whether events that are not retained are told as a gap.
+        failed: called with what makes going on impossible.
+        gapped: called with the number of events told as a gap.
+    """
+
+    def __init__(
+        self,
+        buffer: EventBuffer,
+        *,
+        gaps: bool,
+        failed: Callable[[StoreError], None],
+        gapped: Callable[[int], None],
+    ) -> None:
+        self.generation = buffer.generation
+        self.kinds: KindTable = buffer.kinds
+        self._buffer = buffer
+        self._gaps = gaps
+        self._failed = failed
+        self._gapped = gapped
+
+    @property
+    def first_id(self) -> int:
+        """The oldest id that can be asked for."""
+        return 0 if self._gaps else self._buffer.first_id
+
+    @property
+    def next_id(self) -> int:
+        """The id after the newest."""
+        return self._buffer.next_id
+
+    @property
+    def end(self) -> End | None:
+        """How the run ended, once it has."""
+        return self._buffer.end
+
+    def sum_at(self, position: int) -> ProofSum | None:
+        """Return the sums of everything before `position`, if they are known."""
+        return self._buffer.sum_at(position)
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called when there may be more."""
+        self._buffer.watch(wake)
+
+    def unwatch(self, wake: Callable[[], None]) -> None:
+        """End `watch`."""
+        self._buffer.unwatch(wake)
+
+    def next_batch(self, position: int) -> Batch | None:
+        """Return events from `position` on, or None if there are none yet."""
+        first = self._buffer.first_id
+        if position >= first:
+            return self._buffer.next_batch(position)
+        if self._gaps:
+            self._gapped(first - position)
+            return gap_batch(position, first)
+        self._failed(PositionTrimmed("of the run", position=position, first_id=first))
+        return None

@@ -1,0 +1,234 @@
+"""The server as a program uses it: sources, sinks, and serving."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from ackline.server.acceptor import Acceptor
+from ackline.server.cleanup import clean_forever
+from ackline.server.counters import Counters
+from ackline.server.metrics import MetricsServer
+from ackline.server.options import Options
+from ackline.server.service import Service
+from ackline.server.signals import stop_signals
+from ackline.server.sinks import Sink
+from ackline.server.sources import Source
+from ackline.server.stores.storage import Storage, StorageOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from ackline.server.addresses import Address
+    from ackline.server.sinks import SinkFunction
+    from ackline.server.sources import SourceFunction
+
+__all__ = ["Server", "Serving"]
+
+log = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 5.0
+"""Seconds that what is being stored gets at the end: a slow disk's sync."""
+
+F = TypeVar("F", bound="SourceFunction")
+S = TypeVar("S", bound="SinkFunction")
+
+
+class Serving:
+    """A server that is running.
+
+    Attributes:
+        address: where clients connect.
+        metrics: where Prometheus connects, or None.
+    """
+
+    def __init__(self, acceptor: Acceptor, metrics: MetricsServer | None) -> None:
+        self._acceptor = acceptor
+        self.address: Address = acceptor.address
+        self.metrics: Address | None = None if metrics is None else metrics.address
+
+    @property
+    def port(self) -> int:
+        """The port clients connect to."""
+        return self.address.port
+
+    @property
+    def url(self) -> str:
+        """What clients are given."""
+        return f"ackline://{self.address}"
+
+    async def drain(self, seconds: float) -> None:
+        """Let clients finish what is on its way, and go; wait at most that long."""
+        await self._acceptor.drain(seconds)
+
+
+class Server:
+    """An Ackline server with sources and sinks of the embedding program.
+
+    ```python
+    server = Server(Options(data_dir=Path("data")))
+
+
+    @server.source("ticks")
+    async def ticks(count: int = 10) -> AsyncGenerator[str]:
+        for number in range(count):
+            yield f"tick {number}"
+            await asyncio.sleep(1)
+
+
+    @server.sink("videos/*")
+    async def index(video: CommittedObject) -> None:
+        print(video.name, video.size, video.path)
+
+
+    server.run()
+    ```
+
+    Args:
+        options: everything that can be chosen; the defaults serve on loopback.
+    """
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.options = options or Options()
+        self.sources: dict[str, Source] = {}
+        self.sinks: list[Sink] = []
+
+    def source(
+        self, name: str, *, resumes: Literal["replay", "none"] = "replay"
+    ) -> Callable[[F], F]:
+        """Register an async generator function as `sources/NAME`.
+
+        It is called with the client's parameters as keyword arguments and yields
+        bytes, str or `Event`. Cancelling the run cancels the generator; its `finally`
+        runs, and is waited for.
+
+        Args:
+            name: what clients subscribe to.
+            resumes: `replay`: what was produced is kept and sent again to a client that
+                reconnects; `none`: a run ends when its last consumer disconnects.
+
+        Raises:
+            ValueError: the name is taken or cannot be one, or the function is no async
+                generator function.
+        """
+
+        def register(function: F) -> F:
+            if name in self.sources:
+                raise ValueError(f"there is a source {name!r} already")
+            self.sources[name] = Source(name, function, resumes)
+            return function
+
+        return register
+
+    def sink(self, pattern: str) -> Callable[[S], S]:
+        """Register a function that is called with each committed object of a name.
+
+        It is called at least once for each object, across crashes too, and again some
+        time after it raised.
+
+        Args:
+            pattern: `*` stands for any part of a name, `/` included.
+        """
+
+        def register(function: S) -> S:
+            self.sinks.append(Sink(pattern, function))
+            return function
+
+        return register
+
+    @asynccontextmanager
+    async def serve(self, options: Options | None = None) -> AsyncGenerator[Serving]:
+        """Serve for the time of a block.
+
+        Leaving it closes all connections; `Serving.drain()` before that lets clients
+        finish first.
+
+        Args:
+            options: instead of those given to the server.
+
+        Raises:
+            ListenError: an address cannot be listened on.
+            StoreError: the data folder cannot be used.
+        """
+        chosen = options or self.options
+        counters = Counters()
+        async with Storage.open(
+            chosen.data_dir,
+            StorageOptions(
+                reserve=chosen.disk_reserve,
+                segment_size=chosen.log_segment_bytes,
+                tail_budget=chosen.cache_budget,
+            ),
+            observe_sync=counters.synced,
+        ) as storage:
+            service = Service(
+                chosen,
+                storage,
+                sources=self.sources,
+                sinks=self.sinks,
+                counters=counters,
+            )
+            async with _listening(service) as serving:
+                yield serving
+
+    def run(self, options: Options | None = None) -> None:
+        """Serve until SIGTERM or SIGINT: for a program that does nothing else."""
+        asyncio.run(self.serve_until_stopped(options))
+
+    async def serve_until_stopped(
+        self,
+        options: Options | None = None,
+        *,
+        started: Callable[[Serving], None] | None = None,
+    ) -> None:
+        """Serve until SIGTERM or SIGINT, drain, and return.
+
+        Args:
+            options: instead of those given to the server.
+            started: called once clients can connect.
+
+        Raises:
+            ListenError: an address cannot be listened on.
+            StoreError: the data folder cannot be used.
+        """
+        chosen = options or self.options
+        with stop_signals() as stopped:
+            async with self.serve(chosen) as serving:
+                # What is there now stays: a full collection need not look at it.
+                gc.collect()
+                gc.freeze()
+                if started is not None:
+                    started(serving)
+                await stopped.first()
+                log.info("stopping: clients have %g s to go", chosen.drain_seconds)
+                draining = asyncio.create_task(serving.drain(chosen.drain_seconds))
+                await stopped.second_or(draining)
+        log.info("stopped")
+
+
+@asynccontextmanager
+async def _listening(service: Service) -> AsyncGenerator[Serving]:
+    """Open the ports for the time of a block."""
+    acceptor = Acceptor(service)
+    metrics: MetricsServer | None = None
+    cleaning: asyncio.Task[None] | None = None
+    try:
+        await service.start()
+        cleaning = asyncio.create_task(clean_forever(service), name="cleanup")
+        if service.options.metrics is not None:
+            metrics = MetricsServer(service, service.options.metrics)
+            await metrics.start()
+        await acceptor.start()
+        yield Serving(acceptor, metrics)
+    finally:
+        await acceptor.drain(0)
+        await acceptor.close()
+        if cleaning is not None:
+            cleaning.cancel()
+            await asyncio.wait([cleaning])
+        await service.stop(SETTLE_SECONDS)
+        if metrics is not None:
+            await metrics.close()

@@ -1,0 +1,145 @@
+"""What everything in a running server shares."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from ackline.aio import ScratchPool
+from ackline.proto.buffers import BufferPool
+from ackline.proto.messages import Durability
+from ackline.proto.server_connection import ServerConnection
+from ackline.proto.stats import Stats
+from ackline.proto.windows import Budget
+from ackline.server.counters import Counters
+from ackline.server.runs import Runs
+from ackline.server.sessions import Sessions
+from ackline.server.sinks import Sinks
+from ackline.server.tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ackline.proto.connection import Connection
+    from ackline.proto.messages import Outcome
+    from ackline.proto.stream import Stream
+    from ackline.server.clients import Client
+    from ackline.server.handler import Handler
+    from ackline.server.options import Options
+    from ackline.server.sinks import Sink
+    from ackline.server.sources import Source
+    from ackline.server.stores.storage import Storage
+
+__all__ = ["Service"]
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """The server between start and stop.
+
+    Attributes:
+        options, limits, durability: as chosen.
+        storage, chunks, logs: the stores.
+        stats, counters: of the core, and of the server.
+        pool, scratch: buffers of all connections.
+        budget, send_budget: memory for what comes in, and for what is read to go out.
+        tasks: everything that runs in the background.
+        sessions, runs, sinks: see their classes.
+        clients: all connections.
+        owners: which handler has `uploads/ID` or a publisher, so that an OPEN with the
+            same key can take it over.
+        draining: whether the server is about to stop.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        storage: Storage,
+        *,
+        sources: Mapping[str, Source],
+        sinks: Sequence[Sink],
+        counters: Counters,
+    ) -> None:
+        self.options = options
+        self.limits = options.limits
+        self.durability = (
+            Durability.SYNCED if options.durability == "synced" else Durability.WRITTEN
+        )
+        self.storage = storage
+        self.chunks = storage.chunks
+        self.logs = storage.logs
+        self.stats = Stats()
+        self.counters = counters
+        self.pool = BufferPool()
+        self.scratch = ScratchPool()
+        self.budget = Budget(options.receive_budget)
+        self.send_budget = Budget(options.send_budget)
+        self.tasks = Tasks()
+        self.clients: dict[ServerConnection, Client] = {}
+        self.owners: dict[str, Handler] = {}
+        self.draining = False
+        self.started = time.time()
+        self._locks = WeakValueDictionary[str, asyncio.Lock]()
+        self._loop = asyncio.get_running_loop()
+        self.sessions = Sessions(self)
+        self.runs = Runs(self, sources)
+        self.sinks = Sinks(self, sinks)
+
+    def now(self) -> float:
+        """Return monotonic seconds: the clock of all timers."""
+        return self._loop.time()
+
+    def lock(self, name: str) -> asyncio.Lock:
+        """Return the lock of this name; one that nobody holds disappears."""
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = asyncio.Lock()
+        return lock
+
+    def connected(self, client: Client) -> None:
+        """Count a connection."""
+        self.clients[client.core] = client
+        self.counters.connections += 1
+
+    def disconnected(self, client: Client) -> None:
+        """Forget a connection."""
+        self.clients.pop(client.core, None)
+
+    def client_of(self, core: ServerConnection) -> Client:
+        """Return whose connection it is."""
+        return self.clients[core]
+
+    def connection_of(self, stream: Stream) -> ServerConnection:
+        """Return the connection of a stream that has one."""
+        connection = stream.connection
+        assert isinstance(connection, ServerConnection)
+        return connection
+
+    def still_stopping(
+        self, connection: Connection, stream: Stream, outcome: Outcome
+    ) -> None:
+        """Tell a client that cancelled that user code takes its time."""
+        if connection is stream.connection:
+            self.connection_of(stream).still_stopping(stream, outcome)
+
+    async def start(self) -> None:
+        """Take up what an earlier process left: runs that died, sinks to be called.
+
+        Raises:
+            StoreError: the records cannot be read or changed.
+        """
+        await self.runs.start()
+        await self.sinks.start()
+
+    async def stop(self, seconds: float) -> None:
+        """End what runs; what is being stored gets `seconds` to finish."""
+        await self.runs.stop()
+        await self.tasks.close(seconds)
+        try:
+            await self.storage.checkpoint()
+        except Exception as error:  # noqa: BLE001 - nothing is lost by it
+            log.warning("no checkpoint was made: %s", error)

@@ -1,0 +1,275 @@
+"""Sessions: what outlives connections, and how a client gets it back (SPEC.md §8)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+from ackline.proto.messages import encode
+from ackline.proto.server_session import ServerSession, Tokens
+from ackline.server import outcomes
+from ackline.server.stores.entities import SessionRecord, StreamRecord
+from ackline.server.stores.errors import NotFound, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from ackline.proto.messages import Outcome
+    from ackline.proto.stream import Stream
+    from ackline.server.handler import Handler
+    from ackline.server.service import Service
+
+__all__ = ["Session", "Sessions", "hash_token"]
+
+log = logging.getLogger(__name__)
+
+TOKEN_BYTES = 32
+
+
+def hash_token(token: bytes) -> bytes:
+    """Return what is kept of a token. It is random, so a plain hash suffices."""
+    return hashlib.sha256(token).digest()
+
+
+class Session(ServerSession):
+    """A session and what this server knows about it besides.
+
+    Attributes:
+        turning: held by whoever resumes or ends it.
+        created: unix seconds.
+        recorded: streams of an earlier process that were not asked for yet, by id.
+        moved: ids of streams that another session has now.
+        gone: whether it was ended.
+    """
+
+    def __init__(
+        self, session_id: str, identity: str, tokens: Tokens, *, epoch: int = 1
+    ) -> None:
+        super().__init__(session_id, identity, tokens, epoch=epoch)
+        self.turning = asyncio.Lock()
+        self.created = time.time()
+        self.recorded: dict[int, StreamRecord] = {}
+        self.moved: set[int] = set()
+        self.gone = False
+
+    @property
+    def handlers(self) -> list[Handler]:
+        """What handles its streams."""
+        return [handler_of(stream) for stream in self.streams.values()]
+
+
+def handler_of(stream: Stream) -> Handler:
+    """Return what handles a stream."""
+    handler = stream.context
+    assert handler is not None
+    return handler  # type: ignore[return-value]
+
+
+class Sessions:
+    """All sessions, in memory and on record.
+
+    Records are written in the order of the calls and mostly without waiting: what a
+    crash loses of them is a session nobody has been promised anything in. Two writes
+    are waited for: that of a stream before its OPENED, and that of a successor token
+    before RESUMED.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._by_id: dict[str, Session] = {}
+        self._store = service.storage.sessions
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def all(self) -> list[Session]:
+        """Return the sessions in memory."""
+        return list(self._by_id.values())
+
+    def get(self, session_id: str) -> Session | None:
+        """Return a session in memory, or None."""
+        return self._by_id.get(session_id)
+
+    def create(self, identity: str) -> tuple[Session, bytes]:
+        """Make a session; return it with its token."""
+        token = secrets.token_bytes(TOKEN_BYTES)
+        session = Session(secrets.token_hex(16), identity, Tokens(hash_token(token)))
+        self._by_id[session.session_id] = session
+        self._save(session)
+        return session, token
+
+    async def find(self, session_id: str) -> Session | None:
+        """Return a session, from its record if this process does not have it.
+
+        Raises:
+            StoreError: the records cannot be read.
+        """
+        session = self._by_id.get(session_id)
+        if session is not None:
+            return session
+        record = await self._store.load(session_id)
+        if record is None:
+            return None
+        recorded = await self._store.streams(session_id)
+        session = self._by_id.get(session_id)
+        if session is None:  # nobody was faster
+            session = _session_of(record)
+            session.recorded = {each.stream_id: each for each in recorded}
+            session.detached_at = self._service.now()
+            self._by_id[session_id] = session
+        return session
+
+    async def advance(self, session: Session) -> bytes:
+        """Raise the epoch and issue a successor; return its token.
+
+        Raises:
+            StoreError: that could not be recorded.
+        """
+        token = secrets.token_bytes(TOKEN_BYTES)
+        session.tokens.issue(hash_token(token))
+        try:
+            await self._store.advance(
+                session.session_id,
+                session.epoch,
+                token_hash=session.tokens.current,
+                successor_hash=session.tokens.successor,
+                touched=time.time(),
+            )
+        except NotFound:
+            # Its first record failed, on a full disk perhaps; memory still has it.
+            log.warning("session %s is not on record", session.session_id)
+        session.epoch += 1
+        return token
+
+    def confirm(self, session: Session, epoch: int) -> None:
+        """Take note that the client has stored the newest token."""
+        if epoch == session.epoch and session.tokens.successor is not None:
+            session.tokens.confirm()
+            self._save(session)
+
+    def detached(self, session: Session) -> None:
+        """Take note that the session has no connection."""
+        session.connection = None
+        session.detached_at = self._service.now()
+        self._background(
+            self._store.touch([session.session_id], time.time()), "touch session"
+        )
+
+    async def opened(self, session: Session, stream: Stream, target: str) -> None:
+        """Record a stream before OPENED says that it is there.
+
+        Raises:
+            StoreError: that failed; the stream could not be resumed after a restart.
+        """
+        await self._store.save_stream(
+            StreamRecord(
+                session_id=session.session_id,
+                stream_id=stream.id,
+                use=int(stream.use),
+                open_message=encode(stream.open),
+                target=target,
+            )
+        )
+
+    def ended(self, session: Session, stream: Stream, outcome: Outcome) -> None:
+        """Record the outcome of a stream, to be told to a client that comes late."""
+        self._background(
+            self._end(session.session_id, stream.id, outcomes.record(outcome)),
+            "record outcome",
+        )
+
+    def forget(self, session: Session, stream: Stream, *, moved: bool = False) -> None:
+        """Forget a stream: it was released, or another session has it."""
+        if session.streams.get(stream.id) is not stream:
+            return
+        del session.streams[stream.id]
+        if moved:
+            session.moved.add(stream.id)
+        connection = stream.connection
+        if connection is not None and stream.id in connection.streams:
+            self._service.connection_of(stream).drop(stream)
+        handler_of(stream).release()
+        self.forget_recorded(session, [stream.id])
+
+    def forget_recorded(self, session: Session, stream_ids: list[int]) -> None:
+        """Forget the records of streams."""
+        for stream_id in stream_ids:
+            session.recorded.pop(stream_id, None)
+        self._background(
+            self._store.delete_streams(session.session_id, stream_ids), "forget streams"
+        )
+
+    def end(self, session: Session) -> None:
+        """End a session and release its streams."""
+        if session.gone:
+            return
+        session.gone = True
+        self._by_id.pop(session.session_id, None)
+        for stream in list(session.streams.values()):
+            self.forget(session, stream)
+        self._background(self._store.delete(session.session_id), "delete session")
+        log.info("session %s has ended", session.session_id)
+
+    async def expire(self) -> None:
+        """End the sessions whose clients did not come back in time.
+
+        Raises:
+            StoreError: the records cannot be changed.
+        """
+        ttl, now = self._service.options.session_ttl, self._service.now()
+        attached: list[str] = []
+        for session in self.all():
+            if session.connection is not None or session.turning.locked():
+                attached.append(session.session_id)
+            elif now - session.detached_at >= ttl:
+                log.info("session %s has expired", session.session_id)
+                self.end(session)
+        if attached:
+            await self._store.touch(attached, time.time())
+        await self._store.expire(time.time() - ttl)
+
+    async def _end(self, session_id: str, stream_id: int, outcome: bytes) -> None:
+        await self._store.end_stream(session_id, stream_id, outcome)
+
+    def _save(self, session: Session) -> None:
+        self._background(
+            self._store.save(
+                SessionRecord(
+                    session_id=session.session_id,
+                    identity=session.identity,
+                    epoch=session.epoch,
+                    token_hash=session.tokens.current,
+                    successor_hash=session.tokens.successor,
+                    created=session.created,
+                    touched=time.time(),
+                )
+            ),
+            "save session",
+        )
+
+    def _background(self, coroutine: Coroutine[Any, Any, object], what: str) -> None:
+        self._service.tasks.spawn(_attempt(coroutine, what), what)
+
+
+async def _attempt(coroutine: Coroutine[Any, Any, object], what: str) -> None:
+    try:
+        await coroutine
+    except NotFound:
+        pass  # the session or stream is gone meanwhile: nothing is left to record
+    except StoreError as error:
+        log.warning("%s: %s", what, error)
+
+
+def _session_of(record: SessionRecord) -> Session:
+    session = Session(
+        record.session_id,
+        record.identity,
+        Tokens(record.token_hash, record.successor_hash),
+        epoch=record.epoch,
+    )
+    session.created = record.created
+    return session

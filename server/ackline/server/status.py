@@ -1,0 +1,237 @@
+"""STATUS: how something stands, and why it is not moving (SPEC.md §19)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ackline.proto.errors import Code, code_name
+from ackline.proto.lifecycle import PauseReason, State
+from ackline.proto.messages import StatusReport
+from ackline.proto.resource import Resource, ResourceKind, parse_resource
+from ackline.server import outcomes
+from ackline.server.publishes import PublishHandler
+from ackline.server.refusals import Refusal
+from ackline.server.uploads import UploadHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from ackline.proto.messages import Outcome, Value
+    from ackline.proto.stream import Stream
+    from ackline.server.handler import Handler
+    from ackline.server.run import Run
+    from ackline.server.service import Service
+    from ackline.server.stores.entities import UploadRecord
+
+__all__ = ["report_status"]
+
+_PAUSES = {
+    PauseReason.DISCONNECTED: "disconnected",
+    PauseReason.BY_CLIENT: "paused_by_client",
+    PauseReason.BY_SERVER: "paused_by_server",
+}
+
+
+async def report_status(service: Service, target: str) -> StatusReport:
+    """Return how a resource stands.
+
+    Raises:
+        ProtocolViolation: `target` is not a resource.
+        Refusal: there is no such thing.
+        StoreError: the store cannot be read.
+    """
+    resource = parse_resource(target)
+    return await _REPORTERS[resource.kind](service, resource)
+
+
+async def _object(service: Service, target: Resource) -> StatusReport:
+    found = await service.chunks.object(target.name)
+    if found is None:
+        found = await service.chunks.object_by_id(target.name)
+    if found is None:
+        raise _missing(target)
+    facts: dict[str, Value] = {
+        "object_id": found.object_id,
+        "version": found.version,
+        "size": found.size,
+        "crc": found.crc32c,
+        "created": found.created,
+        "sink": str(found.sink),
+        "sink_attempts": found.sink_attempts,
+        "sink_error": found.sink_error,
+    }
+    reasons = ("sink",) if found.sink == "pending" else ()
+    return StatusReport(str(target), "COMPLETED", reasons, facts)
+
+
+async def _log(service: Service, target: Resource) -> StatusReport:
+    source = await service.logs.open(target.name, create=False)
+    record = source.record
+    facts: dict[str, Value] = {
+        "first": source.first_id,
+        "next": source.next_id,
+        "size": source.size,
+        "created": record.created,
+        "kinds": len(record.kinds),
+        "retention_seconds": record.retention_seconds,
+        "retention_bytes": record.retention_bytes,
+    }
+    if record.sealed is not None:
+        return _ended(target, outcomes.load(record.sealed), facts)
+    publishing = source.assigned_id > source.next_id
+    reasons = ("disk",) if publishing else ("nothing_to_send",)
+    return StatusReport(str(target), "STREAMING", reasons, facts)
+
+
+async def _source(service: Service, target: Resource) -> StatusReport:
+    source = service.runs.sources.get(target.name)
+    if source is None:
+        raise _missing(target)
+    active = sum(
+        run.active and run.source.name == target.name for run in service.runs.all()
+    )
+    facts: dict[str, Value] = {
+        "runs": active,
+        "resumes": source.resumes.name.lower(),
+    }
+    return StatusReport(str(target), "CREATED", (), facts)
+
+
+async def _run(service: Service, target: Resource) -> StatusReport:
+    run = service.runs.get(target.name)
+    if run is not None:
+        return StatusReport(str(target), run.state, _run_reasons(run), _run_facts(run))
+    record = await service.runs.record(target.name)
+    if record is None or record.outcome is None:
+        raise _missing(target)
+    return _ended(target, outcomes.load(record.outcome), {"source": record.source})
+
+
+async def _upload(service: Service, target: Resource) -> StatusReport:
+    record = await service.chunks.upload(target.name)
+    if record is None:
+        raise _missing(target)
+    facts: dict[str, Value] = {
+        "name": record.parameters.name,
+        "chunk_size": record.parameters.chunk_size,
+        "size": record.parameters.total_size,
+        "created": record.created,
+        "touched": record.touched,
+    }
+    if record.outcome is not None:
+        return _ended(target, outcomes.load(record.outcome), facts)
+    handler = service.owners.get(str(target))
+    if not isinstance(handler, UploadHandler):
+        return await _detached_upload(service, record, target, facts)
+    facts.update(_stream_facts(handler.stream))
+    return StatusReport(
+        str(target), handler.stream.lifecycle.state.value, _reasons(handler), facts
+    )
+
+
+async def _detached_upload(
+    service: Service, record: UploadRecord, target: Resource, facts: dict[str, Value]
+) -> StatusReport:
+    upload = await service.chunks.load(record.upload_id)
+    facts |= {"position": upload.position, "bytes": upload.bytes_stored}
+    return StatusReport(str(target), State.PAUSED.value, ("disconnected",), facts)
+
+
+async def _session(service: Service, target: Resource) -> StatusReport:
+    session = await service.sessions.find(target.name)
+    if session is None:
+        raise _missing(target)
+    attached = session.connection is not None
+    facts: dict[str, Value] = {
+        "epoch": session.epoch,
+        "streams": len(session.streams) + len(session.recorded),
+        "created": session.created,
+    }
+    for handler in session.handlers[:20]:
+        stream = handler.stream
+        words = " ".join([stream.lifecycle.state.value, *_reasons(handler)])
+        facts[f"stream {stream.id}"] = f"{stream.resource} {words}"
+    return StatusReport(
+        str(target),
+        "STREAMING" if attached else "PAUSED",
+        () if attached else ("disconnected",),
+        facts,
+    )
+
+
+_REPORTERS: Mapping[
+    ResourceKind, Callable[[Service, Resource], Awaitable[StatusReport]]
+] = {
+    ResourceKind.OBJECTS: _object,
+    ResourceKind.LOGS: _log,
+    ResourceKind.SOURCES: _source,
+    ResourceKind.RUNS: _run,
+    ResourceKind.UPLOADS: _upload,
+    ResourceKind.SESSIONS: _session,
+}
+
+
+def _reasons(handler: Handler) -> tuple[str, ...]:
+    """Return why a stream is not moving, in the words of SPEC.md §19."""
+    stream = handler.stream
+    reasons = [word for why, word in _PAUSES.items() if why in stream.lifecycle.reasons]
+    if isinstance(handler, UploadHandler) and handler.committing:
+        reasons.append("commit")
+    elif isinstance(handler, UploadHandler | PublishHandler) and handler.storing:
+        reasons.append("disk")
+    if stream.sender is not None and stream.connection is not None:
+        if not stream.sender.window.fits(1, 1):
+            reasons.append("window")
+        elif not stream.connection.credit.fits(1, 1):
+            reasons.append("connection_credit")
+    if stream.receiver is not None and not stream.receiver.grant.limit_bytes:
+        reasons.append("window")
+    return tuple(reasons or (["nothing_to_send"] if stream.outcome is None else []))
+
+
+def _stream_facts(stream: Stream) -> dict[str, Value]:
+    half = stream.receiver or stream.sender
+    facts: dict[str, Value] = {"epoch": stream.epoch, "priority": stream.priority}
+    if half is not None:
+        facts["position"] = half.stored
+        facts["consumed"] = half.consumed
+    if stream.receiver is not None:
+        facts["duplicates"] = stream.receiver.duplicates
+        facts["window_bytes"] = (
+            stream.receiver.grant.limit_bytes - stream.receiver.grant.bytes
+        )
+    return facts
+
+
+def _run_reasons(run: Run) -> tuple[str, ...]:
+    if not run.active:
+        return ()
+    if run.waiting_for_room:
+        return ("consumer",)
+    return ("producer",) if run.consumers else ("disconnected",)
+
+
+def _run_facts(run: Run) -> dict[str, Value]:
+    return {
+        "source": run.source.name,
+        "first": run.buffer.first_id,
+        "next": run.buffer.next_id,
+        "floor": run.buffer.floor,
+        "bytes": run.buffer.retained_bytes,
+        "consumers": run.consumers,
+        "created": run.created,
+    }
+
+
+def _ended(target: Resource, outcome: Outcome, facts: dict[str, Value]) -> StatusReport:
+    facts |= {
+        "code": code_name(outcome.code),
+        "text": outcome.text,
+        "position": outcome.position,
+        "decided": outcome.decided,
+    }
+    return StatusReport(str(target), outcome.outcome.name, (), facts)
+
+
+def _missing(target: Resource) -> Refusal:
+    return Refusal(Code.NOT_FOUND, f"there is no {target}")

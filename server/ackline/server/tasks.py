@@ -1,0 +1,55 @@
+"""The server's background tasks: owned in one place, none of them lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+__all__ = ["Tasks"]
+
+log = logging.getLogger(__name__)
+
+
+class Tasks:
+    """Runs coroutines that nobody waits for.
+
+    One that raises is logged and ends alone: a defect in one stream must not stop the
+    others, so this is not a bare `asyncio.TaskGroup`, whose members fail together.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, None], name: str
+    ) -> asyncio.Task[None]:
+        """Start a coroutine; `name` says in the log what it was doing."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def close(self, seconds: float) -> None:
+        """Wait that long for what runs, then cancel the rest and wait for it."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=seconds)
+        rest = list(self._tasks)
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            log.error("%s failed: %r", task.get_name(), error, exc_info=error)

@@ -1,0 +1,519 @@
+"""Uploads: chunks from a client into an object (SPEC.md §9, §10, §14)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ackline.proto.chunk_receiver import ChunkReceiver
+from ackline.proto.errors import Code
+from ackline.proto.limits import MAX_CHUNKS, MIN_CHUNK_SIZE
+from ackline.proto.messages import (
+    Durability,
+    Intent,
+    OutcomeKind,
+    UploadDetail,
+    UploadOpened,
+    open_detail,
+)
+from ackline.proto.notices import ChunkParked, ChunkReceived, EndReceived
+from ackline.server import outcomes
+from ackline.server.handler import Answer, Handler
+from ackline.server.refusals import RETRY_SECONDS, Refusal, code_of
+from ackline.server.stores.entities import UploadParameters
+from ackline.server.stores.errors import (
+    AlreadyExists,
+    ChecksumConflict,
+    DigestMismatch,
+    Ended,
+    Fenced,
+    NotFound,
+    SizeMismatch,
+    StorageFull,
+    StoreError,
+    StoreFailed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from ackline.proto.messages import Outcome, ResumeStream
+    from ackline.proto.notices import Notice
+    from ackline.proto.stream import Stream
+    from ackline.server.service import Service
+    from ackline.server.sessions import Session
+    from ackline.server.stores.entities import (
+        ObjectRecord,
+        StreamRecord,
+        UploadRecord,
+    )
+    from ackline.server.stores.seams import Upload
+
+__all__ = ["UploadHandler"]
+
+log = logging.getLogger(__name__)
+
+
+class UploadHandler(Handler):
+    """Stores chunks as they come, and commits them as one object at END.
+
+    Attributes:
+        upload: the store's side, once prepared.
+    """
+
+    kinds = frozenset({"objects"})
+
+    def __init__(self, service: Service, session: Session, stream: Stream) -> None:
+        super().__init__(service, session, stream)
+        detail = open_detail(stream.open)
+        assert isinstance(detail, UploadDetail)
+        self.detail = detail
+        self.upload: Upload | None = None
+        self._existing = False
+        self._epoch = 0
+        self._held: tuple[int, int, int] | None = None
+        self._storing: set[asyncio.Task[None]] = set()
+        self._finishing = False
+
+    @property
+    def receiver(self) -> ChunkReceiver:
+        """The receiving half."""
+        assert isinstance(self.stream.receiver, ChunkReceiver)
+        return self.stream.receiver
+
+    @property
+    def position(self) -> int:
+        """Chunks accepted without a hole."""
+        return self.receiver.stored
+
+    @property
+    def committing(self) -> bool:
+        """Whether everything is there and being verified."""
+        return self._finishing
+
+    @property
+    def storing(self) -> bool:
+        """Whether chunks wait for the disk."""
+        return bool(self._storing)
+
+    # Opening
+
+    async def prepare(self) -> None:
+        """Make the upload, or find the one of this key.
+
+        Raises:
+            Refusal: the parameters are not possible or differ from those of the key.
+            StoreError: the store refuses or fails.
+        """
+        self._check()
+        of = self._parameters()
+        key = f"upload {of.identity} {of.name} {of.key}"
+        async with self.service.lock(key) if of.key else nullcontext():
+            found = None
+            if of.key:
+                found = await self.service.chunks.find(of.identity, of.name, of.key)
+            if found is not None and self._ended_before(found, of):
+                return
+            if found is not None and found.outcome is None:
+                await self._continue(found)
+            else:
+                self.upload = await self.service.chunks.create(of)
+                self._epoch = self.upload.record.epoch
+            self._own()
+
+    def answer(self) -> Answer:
+        """Hand over what came early, and grant the first window."""
+        receiver = self.receiver
+        if self.recorded is not None:
+            standing = self.end_as_recorded(self.recorded)
+        else:
+            self._restore()
+            receiver.grow()
+            standing = receiver.standing()
+        return Answer(
+            existing=self._existing,
+            durability=receiver.durability,
+            detail=UploadOpened(chunk_size=self.detail.chunk_size),
+            standing=standing,
+        )
+
+    async def rebuild(self, record: StreamRecord) -> None:
+        """Load the upload again.
+
+        Raises:
+            Refusal: it is gone.
+            StoreError: it cannot be loaded.
+        """
+        upload_id = record.target
+        self.stream.receiver = ChunkReceiver(
+            self.stream,
+            pool=self.service.pool,
+            budget=self.service.budget,
+            chunk_size=self.detail.chunk_size,
+            size=self.detail.size,
+            durability=Durability.SYNCED,
+            max_chunks=self.service.options.max_upload_chunks,
+        )
+        known = await self.service.chunks.upload(upload_id)
+        if known is None:
+            raise Refusal(Code.NOT_FOUND, f"uploads/{upload_id} is gone")
+        self._identify(known)
+        if known.outcome is not None:
+            self.end_as_recorded(outcomes.load(known.outcome))
+            return
+        if f"uploads/{upload_id}" in self.service.owners:
+            raise Refusal(Code.MOVED, "it was opened again with the same key")
+        self.upload = await self.service.chunks.load(upload_id)
+        self._tell_lost()
+        self._epoch = await self.upload.takeover()
+        self._own()
+        self._restore()
+
+    async def settle(self, wanted: ResumeStream) -> None:
+        """Return when no chunk is on its way to the disk."""
+        await self.settle_all()
+
+    # The stream
+
+    def noticed(self, notice: Notice) -> None:
+        """Store what came."""
+        match notice:
+            case ChunkReceived():
+                self._store_soon(self._store(notice, time.perf_counter()), "store")
+            case ChunkParked():
+                self._store_soon(self._park(notice), "park")
+            case EndReceived(end=end):
+                if end.intent == Intent.COMPLETED:
+                    self._maybe_commit()
+                else:
+                    kind = OutcomeKind(int(end.intent))
+                    self.spawn(self.end(kind, end.code, end.text, work=True), "end")
+            case _:
+                pass
+
+    async def end(self, kind: OutcomeKind, code: int, text: str, *, work: bool) -> None:
+        """Abandon the upload and delete what was stored."""
+        upload = self.upload
+        if upload is None or self.stream.outcome is not None:
+            return
+        self._ending = True
+        await self.settle_all()
+        outcome = outcomes.ended(kind, code, text, self.position)
+        while True:
+            try:
+                standing = await upload.abort(outcomes.record(outcome))
+                break
+            except (StorageFull, StoreFailed) as error:
+                log.warning("%s: the end is not recorded yet: %s", self.label, error)
+                await asyncio.sleep(RETRY_SECONDS)
+        self.decide(outcomes.load(standing))
+
+    async def settle_all(self) -> None:
+        """Return when no chunk is on its way to the disk."""
+        while self._storing:
+            await asyncio.wait(list(self._storing))
+
+    def expired(self, outcome: Outcome) -> None:
+        """Take note that the store gave the upload up."""
+        self.decide(outcome)
+
+    def close(self) -> None:
+        """Give up the upload; it stays in the store, to be continued by its key."""
+        upload = self.upload
+        if upload is None:
+            return
+        key = f"uploads/{upload.record.upload_id}"
+        if self.service.owners.get(key) is self:
+            del self.service.owners[key]
+            if self.stream.outcome is None:
+                self.spawn(self._let_go(upload.record.upload_id), "release")
+
+    async def _let_go(self, upload_id: str) -> None:
+        await self.settle_all()
+        if f"uploads/{upload_id}" not in self.service.owners:
+            await self.service.chunks.release(upload_id)
+
+    # Private
+
+    def _check(self) -> None:
+        detail, options = self.detail, self.service.options
+        if not MIN_CHUNK_SIZE <= detail.chunk_size <= options.max_chunk_size:
+            raise Refusal(
+                Code.INVALID_ARGUMENT,
+                f"chunk_size {detail.chunk_size} is not between {MIN_CHUNK_SIZE} and"
+                f" {options.max_chunk_size}",
+            )
+        if detail.size is not None and detail.size > detail.chunk_size * MAX_CHUNKS:
+            raise Refusal(
+                Code.INVALID_ARGUMENT,
+                f"size {detail.size} has more than {MAX_CHUNKS} chunks; choose larger"
+                " ones",
+            )
+        if detail.durability > Durability.SYNCED:
+            raise Refusal(
+                Code.UNSUPPORTED, "durability replicated is not offered: use synced"
+            )
+
+    def _parameters(self) -> UploadParameters:
+        detail, message = self.detail, self.stream.open
+        metadata = msgspec.msgpack.encode(message.parameters, order="sorted")
+        distinct = (
+            detail.chunk_size,
+            detail.size,
+            detail.algorithm,
+            detail.digest,
+            int(detail.existing),
+            metadata,
+        )
+        return UploadParameters(
+            identity=self.session.identity,
+            name=self.resource.name,
+            key=message.key,
+            chunk_size=detail.chunk_size,
+            total_size=detail.size,
+            digest_algorithm=detail.algorithm,
+            digest=detail.digest,
+            existing=detail.existing,
+            metadata=metadata,
+            parameters_hash=hashlib.sha256(msgspec.msgpack.encode(distinct)).digest(),
+            durability=self._promise(),
+        )
+
+    def _promise(self) -> Durability:
+        asked = min(self.detail.durability, self.service.durability)
+        return Durability(max(asked, Durability.WRITTEN))
+
+    def _ended_before(self, found: UploadRecord, of: UploadParameters) -> bool:
+        """Tell whether the key's upload has an outcome that stands; take it."""
+        outcome = None if found.outcome is None else outcomes.load(found.outcome)
+        if outcome is not None and outcomes.retryable(outcome):
+            return False
+        if found.parameters.parameters_hash != of.parameters_hash:
+            raise Refusal(
+                Code.KEY_CONFLICT,
+                "the key belongs to an upload with other parameters (chunk_size, size,"
+                " algorithm, digest, existing or metadata): use another key",
+            )
+        self._existing = True
+        if outcome is None:
+            return False
+        self.recorded = outcome
+        self._identify(found)
+        return True
+
+    async def _continue(self, found: UploadRecord) -> None:
+        """Take the upload over from whoever has it."""
+        name = f"uploads/{found.upload_id}"
+        old = self.service.owners.get(name)
+        self.service.owners[name] = self  # before the old one lets go of the file
+        if isinstance(old, UploadHandler):
+            old.moved()
+            await old.settle_all()
+            size, crc = old.receiver.held()
+            if size and not self.detail.early:
+                self._held = (old.receiver.stored, size, crc)
+        self.upload = await self.service.chunks.load(found.upload_id)
+        self._tell_lost()
+        self._epoch = await self.upload.takeover()
+
+    def _own(self) -> None:
+        assert self.upload is not None
+        record = self.upload.record
+        self._identify(record)
+        self.service.owners[f"uploads/{record.upload_id}"] = self
+
+    def _identify(self, record: UploadRecord) -> None:
+        stream = self.stream
+        self.target = record.upload_id
+        stream.resource = f"uploads/{record.upload_id}"
+        stream.generation = record.generation
+        stream.epoch = self._epoch or record.epoch
+        self.receiver.durability = record.parameters.durability
+
+    def _restore(self) -> None:
+        upload, receiver = self.upload, self.receiver
+        assert upload is not None
+        if self._held is not None:
+            receiver.restore_held(*self._held)
+        known = {
+            index: chunk
+            for first, end in [(0, upload.position), *upload.ranges_beyond]
+            for index in range(first, end)
+            if (chunk := upload.chunk(index)) is not None
+        }
+        receiver.restore(known)
+
+    def _tell_lost(self) -> None:
+        assert self.upload is not None
+        lost = self.upload.lost_chunks
+        if lost:
+            log.warning(
+                "%s: %d chunks are recorded and not on the disk, from chunk %d on",
+                self.label,
+                len(lost),
+                lost[0],
+            )
+
+    def _store_soon(self, coroutine: Coroutine[Any, Any, None], what: str) -> None:
+        task = self.spawn(coroutine, what)
+        self._storing.add(task)
+        task.add_done_callback(self._storing.discard)
+
+    async def _store(self, notice: ChunkReceived, begun: float) -> None:
+        upload, receiver = self.upload, self.receiver
+        assert upload is not None
+        try:
+            await upload.store(
+                notice.index,
+                notice.data,
+                notice.crc,
+                epoch=self._epoch,
+                length=notice.length,
+                offset=notice.offset,
+            )
+        except ChecksumConflict:
+            self.stream.conflict(notice.index)
+        except (Fenced, Ended):
+            return  # another stream has the upload, or it is over: dropped
+        except StorageFull as error:
+            log.warning("%s: chunk %d: %s", self.label, notice.index, error)
+            receiver.chunk_refused(
+                notice, code=Code.INSUFFICIENT_STORAGE, retry_after=RETRY_SECONDS
+            )
+        except StoreError as error:
+            await self._store_failed(notice, error)
+        else:
+            receiver.chunk_stored(notice)
+            self.service.counters.ack_latency[self.stream.use].observe(
+                time.perf_counter() - begun
+            )
+            self._maybe_commit()
+
+    async def _store_failed(self, notice: ChunkReceived, error: StoreError) -> None:
+        """Find out what the disk still has before anything else is promised."""
+        log.error("%s: chunk %d: %s", self.label, notice.index, error)
+        assert self.upload is not None
+        receiver = self.receiver
+        receiver.restore_held(-1, 0, 0)
+        try:
+            await self.service.chunks.load(self.upload.record.upload_id)
+        except (StoreError, OSError) as again:
+            log.error("%s: it cannot be loaded again: %s", self.label, again)
+        promised = receiver.chunks()
+        lost = [index for index in self.upload.lost_chunks if index in promised]
+        receiver.chunk_refused(
+            notice, code=Code.STORAGE_FAILED, retry_after=RETRY_SECONDS
+        )
+        if lost and not self._ending:
+            self.service.counters.position_lost += 1
+            self.spawn(
+                self.end(
+                    OutcomeKind.FAILED,
+                    Code.POSITION_LOST,
+                    f"chunk {lost[0]} was acknowledged and is not on the disk",
+                    work=True,
+                ),
+                "fail",
+            )
+
+    async def _park(self, notice: ChunkParked) -> None:
+        upload = self.upload
+        kept = False
+        if upload is not None:
+            try:
+                await upload.park(
+                    notice.index,
+                    notice.offset,
+                    notice.data[: notice.size],
+                    epoch=self._epoch,
+                )
+                kept = True
+            except (StoreError, ValueError) as error:
+                log.debug("%s: a part is not kept: %s", self.label, error)
+        self.receiver.chunk_parked(notice, kept=kept)
+
+    def _maybe_commit(self) -> None:
+        if (
+            self.receiver.complete
+            and not self._finishing
+            and not self._ending
+            and self.stream.outcome is None
+        ):
+            self._finishing = True
+            self.spawn(self._commit(), "commit")
+
+    async def _commit(self) -> None:
+        """Commit, however often the disk is full meanwhile."""
+        while self.stream.outcome is None:
+            try:
+                await self._try_commit()
+                return
+            except StorageFull as error:
+                log.warning("%s: not committed yet: %s", self.label, error)
+            except StoreFailed as error:
+                log.error("%s: not committed yet: %s", self.label, error)
+                if await self._lost_again():
+                    return
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _try_commit(self) -> None:
+        upload, receiver = self.upload, self.receiver
+        end = receiver.end
+        assert upload is not None
+        assert end is not None
+        number = receiver.end_number
+        assert number is not None
+
+        def outcome(stored: ObjectRecord) -> bytes:
+            return outcomes.record(
+                outcomes.completed(number, outcomes.wire_object(stored))
+            )
+
+        try:
+            stored = await upload.commit(
+                end.size,
+                epoch=self._epoch,
+                outcome=outcome,
+                crc=end.crc,
+                digest=end.digest,
+                sink=self.service.sinks.wants(self.resource.name),
+            )
+        except (SizeMismatch, DigestMismatch, AlreadyExists) as error:
+            self._finishing = False
+            await self.end(OutcomeKind.FAILED, code_of(error), str(error), work=True)
+        except Ended as error:
+            self.decide(outcomes.load(error.outcome))
+        except (Fenced, NotFound):
+            self._finishing = False
+        else:
+            receiver.end_stored()
+            record = upload.record.outcome
+            assert record is not None
+            self.decide(outcomes.load(record))
+            self.service.sinks.committed(stored)
+
+    async def _lost_again(self) -> bool:
+        """Load the upload again; tell whether acknowledged chunks are lost."""
+        assert self.upload is not None
+        try:
+            await self.service.chunks.load(self.upload.record.upload_id)
+        except StoreError as error:
+            log.error("%s: it cannot be loaded again: %s", self.label, error)
+            return False
+        if not self.upload.lost_chunks:
+            return False
+        self.service.counters.position_lost += 1
+        await self.end(
+            OutcomeKind.FAILED,
+            Code.POSITION_LOST,
+            f"chunk {self.upload.lost_chunks[0]} was acknowledged and is not on the"
+            " disk",
+            work=True,
+        )
+        return True
