@@ -78,6 +78,10 @@ class FaultyFiles(Files):
         self._enter("fdatasync")
         super().fdatasync(fd)
 
+    def drop_cache(self, fd: int) -> None:
+        self._enter("drop_cache")
+        super().drop_cache(fd)
+
     def sync_directory(self, path: Path) -> None:
         self._enter("sync_directory")
         super().sync_directory(path)

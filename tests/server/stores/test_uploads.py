@@ -6,6 +6,7 @@ import hashlib
 import os
 import sqlite3
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -200,6 +201,38 @@ async def test_written_durability_does_not_sync(
     assert files.calls["fdatasync"] == before
     await upload.commit(len(DATA), epoch=1, outcome=outcome)
     assert files.calls["fdatasync"] == before + 1
+
+
+@pytest.mark.parametrize(
+    ("cache_uploads", "algorithm", "size", "dropped"),
+    [
+        (False, "crc32c", 2**20, 2),
+        (False, "crc32c", 2**20 - 1, 0),
+        (False, "sha256", 2**20, 0),  # it reads them once more
+        (True, "crc32c", 2**20, 0),
+    ],
+)
+async def test_large_chunks_leave_the_cache_if_so_configured(
+    tmp_path: Path,
+    clock: Clock,
+    files: FaultyFiles,
+    cache_uploads: bool,
+    algorithm: str,
+    size: int,
+    dropped: int,
+) -> None:
+    options = replace(OPTIONS, cache_uploads=cache_uploads)
+    data = os.urandom(2 * size)
+    async with Storage.open(
+        tmp_path / "data", options, clock=clock, files=files
+    ) as storage:
+        upload = await storage.chunks.create(
+            parameters(chunk_size=size, digest_algorithm=algorithm)
+        )
+        await put_all(upload, data)
+        assert files.calls["drop_cache"] == dropped
+        await upload.commit(len(data), epoch=1, outcome=outcome, crc=crc32c(data))
+    assert file_of(tmp_path, upload).read_bytes() == data
 
 
 async def test_parked_part_and_rest_make_a_chunk(

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["ChunkFile", "Shared"]
 
 
+#: Bytes of a write that is worth a call to drop what was written before.
+_LARGE = 2**20
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
     """What the uploads of one store share.
@@ -38,6 +42,7 @@ class Shared:
         space: What may still be written.
         clock: Returns unix seconds.
         ended: Told the id of every upload that has ended.
+        cached: Whether large chunks stay in the page cache (`StorageOptions`).
     """
 
     folder: Path
@@ -46,6 +51,7 @@ class Shared:
     space: Space
     clock: Callable[[], float]
     ended: Callable[[str], None]
+    cached: bool
 
 
 class ChunkFile:
@@ -194,10 +200,13 @@ class ChunkFile:
         return size > 0 and self._shared.disk.files.allocate(fd, size)
 
     def _write(self, fd: int, data: Buffer, offset: int) -> None:
+        size = memoryview(data).nbytes
         if not self._allocated:
-            size = memoryview(data).nbytes
             self._shared.space.require(size, owner=self._owner)
         write_all(self._shared.disk.files, fd, [data], offset)
+        # A digest reads everything once more, so for that the cache is worth it.
+        if not self._shared.cached and self._digest is None and size >= _LARGE:
+            self._shared.disk.files.drop_cache(fd)
 
     def _cut(self, fd: int, size: int) -> bool:
         files = self._shared.disk.files

@@ -46,6 +46,7 @@ class FileChunks:
         records: Records,
         space: Space,
         clock: Callable[[], float],
+        cached: bool,
     ) -> None:
         self._shared = Shared(
             folder=folder,
@@ -54,6 +55,7 @@ class FileChunks:
             space=space,
             clock=clock,
             ended=self._forget,
+            cached=cached,
         )
         self._uploads: dict[str, FileUpload] = {}
         # Uploads whose file this process has compared with its records or written.

@@ -59,10 +59,11 @@ class Files:
             os.close(fd)
 
     def drop_cache(self, fd: int) -> None:
-        """Make later reads come from the disk.
+        """Let the page cache forget what is synced, and begin to write the rest.
 
-        After a failed sync the kernel keeps pages that are marked clean and are not on
-        the disk; reading those would verify what does not exist.
+        Later reads come from the disk. After a failed sync the kernel keeps pages that
+        are marked clean and are not there; reading those would verify what does not
+        exist.
         """
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 

@@ -55,6 +55,12 @@ class StorageOptions:
         tail_budget: Bytes of memory for the newest batches of all logs. Subscribers
             who lag further behind than that read from the disk.
         publishers: Publishers that a log remembers, at some 300 bytes each.
+        cache_uploads: Whether chunks of a MiB and more stay in the page cache once they
+            are synced. True spares a sink or fetch that comes at once a read from a
+            slow disk. False keeps uploads from pushing everything else out of memory,
+            begins to write early, and works in the same pages all the time: on a
+            virtual machine that gets its memory on first use that is 0.5 s of processor
+            time a GiB instead of 3.5, and five times the throughput.
     """
 
     reserve: int = 64 * 2**20
@@ -63,6 +69,7 @@ class StorageOptions:
     segment_size: int = 64 * 2**20
     tail_budget: int = 64 * 2**20
     publishers: int = 100_000
+    cache_uploads: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +133,7 @@ class Storage:
             records=self._records,
             space=space,
             clock=clock,
+            cached=options.cache_uploads,
         )
         self._logs = FileLogs(
             folder.path / "logs",
