@@ -1,0 +1,120 @@
+"""The command `ackline`: arguments, exit codes, and one module for each command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from ackline.client.addresses import DEFAULT_URL
+from ackline.client.cli import (
+    cancel,
+    fetch,
+    listing,
+    ping,
+    publish,
+    status,
+    subscribe,
+    upload,
+)
+from ackline.client.cli.running import run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+EPILOG = """\
+exit codes:
+    0  done
+    1  the stream failed; the message says why
+    2  wrong usage, or a file that cannot be read
+    3  the server refused
+    4  no connection, or lost for good
+    5  cancelled
+  130  interrupted with Ctrl-C; the message says how to continue
+
+variables: ACKLINE_SERVER is the default of --server, ACKLINE_TOKEN the bearer token.
+"""
+
+COMMANDS = (upload, fetch, publish, subscribe, listing, status, cancel, ping)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="ackline",
+        description="Acknowledged, resumable streams of files and events.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"ackline {version('ackline')}"
+    )
+    _common(parser, defaults=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in COMMANDS:
+        command = commands.add_parser(
+            module.NAME,
+            help=module.HELP,
+            description=module.__doc__,
+            epilog=EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        _common(command, defaults=False)
+        module.arguments(command)
+        command.set_defaults(command=module.Command)
+    arguments = parser.parse_args(argv)
+    arguments.invocation = list(sys.argv[1:] if argv is None else argv)
+    return run(arguments)
+
+
+def _common(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
+    """Add what every command takes, before or after its name."""
+
+    def default(value: object) -> object:
+        return value if defaults else argparse.SUPPRESS
+
+    group = parser.add_argument_group("common options")
+    group.add_argument(
+        "--server",
+        metavar="URL",
+        default=default(os.environ.get("ACKLINE_SERVER") or DEFAULT_URL),
+        help=f"where the server is (default: $ACKLINE_SERVER, or {DEFAULT_URL})",
+    )
+    group.add_argument(
+        "--json",
+        action="store_true",
+        default=default(value=False),
+        help="print one JSON object a line, for programs",
+    )
+    group.add_argument(
+        "--quiet",
+        action="store_true",
+        default=default(value=False),
+        help="print results and errors only",
+    )
+    group.add_argument(
+        "--state-dir",
+        metavar="FOLDER",
+        default=default(None),
+        help="where to remember how to continue"
+        " (default: $XDG_STATE_HOME/ackline or ~/.local/state/ackline)",
+    )
+    group.add_argument(
+        "--give-up-after",
+        metavar="SECONDS",
+        type=_seconds,
+        default=default(None),
+        help="end after so long without a connection; without this, a first connection"
+        " that fails ends the command, and one that is lost is made again for ever",
+    )
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError("give a number of seconds")
+    return value

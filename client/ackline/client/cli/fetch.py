@@ -1,0 +1,82 @@
+"""Fetch an object into a file, verified. Run it again to continue."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ackline.client.cli.display import bytes_text
+from ackline.client.cli.running import BaseCommand, Exit
+from ackline.proto.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ackline.client import Client
+
+__all__ = ["HELP", "NAME", "Command", "arguments"]
+
+NAME = "fetch"
+HELP = "fetch an object; run it again to continue"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    parser.add_argument("name", metavar="NAME", help="of the object")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="where to; - for standard output (default: the last part of NAME)",
+    )
+    parser.add_argument("--version-number", type=int, metavar="N", help="of the object")
+    parser.add_argument("--start", type=int, default=0, help="first byte (default: 0)")
+    parser.add_argument("--length", type=int, help="bytes (default: all)")
+
+
+class Command(BaseCommand):
+    """`ackline fetch`."""
+
+    def prepare(self) -> None:
+        """Choose the file."""
+        options = self.arguments
+        # Names are no paths: only the last part may become a file name here.
+        self.file = options.file or options.name.rsplit("/", 1)[-1]
+        if self.file in ("", ".", ".."):
+            raise UsageError(f"{options.name!r} gives no file name; name a FILE")
+        if self.file == "-" and options.json:
+            raise UsageError("--json and the object cannot share standard output")
+        if self.file != "-" and Path(self.file).is_dir():
+            raise UsageError(f"{self.file} is a directory; name a FILE in it")
+        self.display.title = self.file
+
+    def interrupted(self) -> str:
+        """Say how to continue."""
+        if self.file == "-":
+            return "interrupted"
+        return f"interrupted; {self.file}.part stays. To continue: {self.again()}"
+
+    async def run(self, client: Client) -> int:
+        """Fetch."""
+        options = self.arguments
+        result = await client.fetch(
+            options.name,
+            sys.stdout.buffer if self.file == "-" else self.file,
+            version=options.version_number,
+            start=options.start,
+            length=options.length,
+            state=options.state_dir,
+            on_progress=self.display.show,
+        )
+        fields = asdict(result)
+        del fields["data"]
+        if self.file != "-":
+            self.result(
+                f"fetched {result.name} into {self.file}: {bytes_text(result.size)},"
+                f" {result.digest}",
+                **fields,
+                file=self.file,
+            )
+        return Exit.DONE

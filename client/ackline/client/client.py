@@ -1,0 +1,569 @@
+"""The client: what a program calls."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from ackline.client.addresses import DEFAULT_URL, parse_url
+from ackline.client.fetches import Fetch, FetchParameters
+from ackline.client.handles import checked_key
+from ackline.client.memory import LoadMemory
+from ackline.client.options import DEFAULT_CHUNK_SIZE, ClientOptions
+from ackline.client.publishers import Publisher
+from ackline.client.sources import make_source
+from ackline.client.state import open_state
+from ackline.client.subscriptions import Subscription, SubscriptionParameters
+from ackline.client.supervisor import Supervisor
+from ackline.client.targets import FileTarget, MemoryTarget, WriterTarget
+from ackline.client.threads import Threads
+from ackline.client.uploads import DURABILITIES, EXISTING, Upload, UploadParameters
+from ackline.proto.buffers import BufferPool
+from ackline.proto.errors import (
+    AcklineError,
+    ProtocolViolation,
+    Refused,
+    StreamFailed,
+    UsageError,
+)
+from ackline.proto.event_receiver import MAX_WINDOW_BYTES
+from ackline.proto.frames import FrameType
+from ackline.proto.messages import (
+    Cancel,
+    Configure,
+    Delete,
+    Intent,
+    List,
+    Listed,
+    OnTrimmed,
+    Outcome,
+    Scope,
+    Seal,
+    Status,
+    StatusReport,
+)
+from ackline.proto.resource import Resource, ResourceKind, parse_resource
+from ackline.proto.windows import Budget
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from types import TracebackType
+
+    from ackline.client.connection_states import ConnectionState
+    from ackline.client.fetches import FetchResult
+    from ackline.client.progress import OnProgress
+    from ackline.client.publishers import Prefix
+    from ackline.client.sources import UploadSource
+    from ackline.client.state import State, StateOption
+    from ackline.client.subscriptions import StartAt
+    from ackline.client.targets import FetchTarget, Target
+    from ackline.client.uploads import DurabilityName, ExistingName, UploadResult
+    from ackline.proto.messages import Entry
+    from ackline.proto.values import Value
+
+__all__ = ["Client", "connect"]
+
+_T = TypeVar("_T")
+
+SUBSCRIBABLE = (ResourceKind.LOGS, ResourceKind.SOURCES, ResourceKind.RUNS)
+ON_TRIMMED = {"error": OnTrimmed.ERROR, "gap": OnTrimmed.GAP}
+INTENTS = {
+    "completed": Intent.COMPLETED,
+    "failed": Intent.FAILED,
+    "cancelled": Intent.CANCELLED,
+}
+
+
+class Client:
+    """One session with a server, over as many connections as it takes.
+
+    From `connect()`. All methods may be used at once, from one event loop. A lost
+    connection is made again in the background; what is called meanwhile waits.
+
+    Every method raises, besides what it lists:
+
+    - `Refused`: the server does not do it, with a code;
+    - `ConnectionLost`: the client gave up, was closed, or (`TakenOver`) another one
+      has the session;
+    - `UsageError`: an argument cannot be.
+
+    Cancelling a coroutine cancels nothing at the server: an upload can be continued, a
+    run goes on.
+    """
+
+    def __init__(self, supervisor: Supervisor, options: ClientOptions) -> None:
+        self._supervisor = supervisor
+        self._options = options
+        self._threads = Threads()
+        self._memory = LoadMemory(options.load_memory)
+        self._pool = BufferPool()
+        self._budget = Budget(options.receive_memory)
+
+    @property
+    def url(self) -> str:
+        """The server, after redirects."""
+        return str(self._supervisor.address)
+
+    @property
+    def home(self) -> str:
+        """The server asked for: what is remembered is remembered for it."""
+        return str(self._supervisor.home)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection at this moment."""
+        connection = self._supervisor.connection
+        return connection is not None and connection.welcomed
+
+    # The four uses
+
+    async def upload(
+        self,
+        source: UploadSource,
+        name: str,
+        *,
+        key: str | None = None,
+        chunk_size: int = DEFAULT_CHUNK_SIZE,
+        algorithm: str = "crc32c",
+        existing: ExistingName = "refuse",
+        metadata: Mapping[str, Value] | None = None,
+        durability: DurabilityName = "synced",
+        state: StateOption = None,
+        on_progress: OnProgress | None = None,
+        deadline: float = 0.0,
+    ) -> UploadResult:
+        """Upload a file, committed as one verified object.
+
+        A file given by its path is found again by path, size and time of change when
+        this is called again, after a crash too, and continues from what the server has.
+
+        Args:
+            source: a path; bytes; a binary file, from its position on; or an async
+                iterator of bytes, kept in memory until acknowledged.
+            name: of the object.
+            key: idempotency key: uploading again with it continues, or returns the
+                object. By default one is made and kept in `state`.
+            chunk_size: bytes acknowledged as one; the server may want less.
+            algorithm: of the digest: crc32c, sha256 or blake3.
+            existing: what to do with an object of that name: refuse, replace, or add a
+                version.
+            metadata: kept with the object.
+            durability: what an acknowledgement means: memory, written or synced.
+            state: folder to remember uploads in; None for the default one, False to
+                remember nothing.
+            on_progress: called as bytes are acknowledged.
+            deadline: seconds after which the server fails the upload; 0 for never.
+
+        Raises:
+            StreamFailed: `source_changed`, `proof_mismatch`, `digest_mismatch`, …:
+                nothing was committed.
+            StreamCancelled: somebody cancelled the upload.
+            OSError: the file cannot be read.
+        """
+        parameters = UploadParameters(
+            resource=Resource.of(ResourceKind.OBJECTS, name),
+            key=None if key is None else checked_key(key),
+            chunk_size=chunk_size,
+            algorithm=algorithm,
+            existing=_choice("existing", existing, EXISTING),
+            metadata=dict(metadata or {}),
+            durability=_choice("durability", durability, DURABILITIES),
+            deadline=deadline,
+        )
+        made = make_source(source, memory=self._memory, threads=self._threads)
+        upload = Upload(
+            self._supervisor,
+            made,
+            parameters,
+            threads=self._threads,
+            on_progress=on_progress,
+        )
+        entry = None
+        if isinstance(source, (str, os.PathLike)) and key is None:
+            entry = self._upload_state(state, Path(source), parameters)
+        return await upload.run(entry)
+
+    async def fetch(
+        self,
+        name: str,
+        target: FetchTarget = None,
+        *,
+        version: int | None = None,
+        object_id: str = "",
+        start: int = 0,
+        length: int | None = None,
+        chunk_size: int = DEFAULT_CHUNK_SIZE,
+        state: StateOption = None,
+        on_progress: OnProgress | None = None,
+        deadline: float = 0.0,
+    ) -> FetchResult:
+        """Fetch an object or a range of it, verified.
+
+        A file appears under its name only when it is whole, verified and synced; until
+        then it is `NAME.part`, and fetching again continues from it.
+
+        Args:
+            name: of the object.
+            target: a path; a binary file to write to; or None to have the bytes in
+                `FetchResult.data`.
+            version: of the object; None for the newest.
+            object_id: another way to choose one.
+            start: first byte.
+            length: bytes; None for all up to the end.
+            chunk_size: bytes verified as one.
+            state: folder to remember in what `NAME.part` is a part of; None for the
+                default one, False to remember nothing.
+            on_progress: called as bytes are written.
+            deadline: seconds after which the server fails the fetch; 0 for never.
+
+        Raises:
+            StreamFailed: `digest_mismatch`, …: no file was made.
+            OSError: the file cannot be written.
+        """
+        parameters = FetchParameters(
+            resource=Resource.of(ResourceKind.OBJECTS, name),
+            object_id=object_id,
+            version=version or 0,
+            start=start,
+            length=length,
+            chunk_size=min(chunk_size, self._options.max_chunk_size),
+            deadline=deadline,
+        )
+        entry = None
+        if isinstance(target, (str, os.PathLike)):
+            entry = self._fetch_state(state, Path(target), parameters)
+        while True:
+            into = _target(target)
+            fetch = Fetch(
+                self._supervisor,
+                into,
+                parameters,
+                pool=self._pool,
+                budget=self._budget,
+                threads=self._threads,
+                on_progress=on_progress,
+            )
+            try:
+                return await fetch.run(entry)
+            except (StreamFailed, Refused):
+                if not fetch.begins_again:
+                    raise
+            finally:
+                into.close()
+
+    def publish(
+        self,
+        log: str,
+        *,
+        key: str | None = None,
+        kinds: Iterable[str] = (),
+        linger: float = 0.0,
+        prefix: Prefix | None = None,
+        on_progress: OnProgress | None = None,
+        deadline: float = 0.0,
+    ) -> Publisher:
+        """Publish events to a durable log.
+
+        Args:
+            log: its name, with or without `logs/`.
+            key: names the publisher: opening again with it continues at `first_unit`,
+                in another process too, so that nothing is in the log twice.
+            kinds: names of the kinds that `send()` may give.
+            linger: seconds a batch may wait for more events; 0 sends what is ready.
+            prefix: called with `first_unit` if that is not 0; returns the sums of what
+                this publisher has before it, to be compared with the server's.
+            on_progress: called while waiting, as events are acknowledged.
+            deadline: seconds after which the server fails the stream; 0 for never.
+        """
+        resource = Resource.of(ResourceKind.LOGS, log.removeprefix("logs/"))
+        return Publisher(
+            self._supervisor,
+            resource,
+            key=key,
+            kinds=kinds,
+            linger=linger,
+            deadline=deadline,
+            prefix=prefix,
+            on_progress=on_progress,
+        )
+
+    def subscribe(
+        self,
+        resource: str,
+        *,
+        params: Mapping[str, Value] | None = None,
+        key: str | None = None,
+        start: StartAt = "first",
+        generation: int = 0,
+        policy: str = "block",
+        policy_value: Value = None,
+        on_trimmed: Literal["error", "gap"] = "error",
+        auto_ack: bool = True,
+        window_bytes: int = MAX_WINDOW_BYTES,
+        deadline: float = 0.0,
+        on_exit: Literal["release", "cancel"] = "release",
+    ) -> Subscription:
+        """Subscribe to a log, or to a computation that a source runs.
+
+        Args:
+            resource: `logs/NAME`; `sources/NAME` starts a run, or joins the one with
+                the same `key`; `runs/ID` joins one.
+            params: arguments of the source.
+            key: names the run.
+            start: "first" or "last" retained event, "next" for new ones only,
+                ("last", N), an event id, or a datetime.
+            generation: what the log or run must be, as `Subscription.generation` said;
+                0 for any.
+            policy: what happens to a slow consumer: block, latest, sample, merge or
+                drop-oldest (SPEC.md §16).
+            policy_value: seconds, kind or number that the policy needs.
+            on_trimmed: what to do if the start is not retained any more: fail, or
+                deliver a `Gap`.
+            auto_ack: whether delivered events count as stored; without it call `ack()`.
+            window_bytes: largest amount of events on their way.
+            deadline: seconds after which the server fails the stream; 0 for never.
+            on_exit: whether leaving the context cancels the run.
+        """
+        parsed = _resource(resource)
+        if parsed.kind not in SUBSCRIBABLE:
+            raise UsageError(
+                f"{resource!r} has no events; subscribe to logs/NAME, sources/NAME or"
+                " runs/ID"
+            )
+        return Subscription(
+            self._supervisor,
+            SubscriptionParameters(
+                resource=parsed,
+                parameters=dict(params or {}),
+                key=None if key is None else checked_key(key),
+                start=start,
+                generation=generation,
+                policy=policy,
+                policy_value=policy_value,
+                on_trimmed=_choice("on_trimmed", on_trimmed, ON_TRIMMED),
+                auto_ack=auto_ack,
+                window_bytes=window_bytes,
+                deadline=deadline,
+                on_exit=on_exit,
+            ),
+            budget=self._budget,
+        )
+
+    # Requests
+
+    async def list(self, prefix: str = "objects/") -> AsyncIterator[Entry]:
+        """Yield the resources whose names begin with `prefix`, in order."""
+        after = ""
+        while True:
+            reply = await self._supervisor.requests.ask(
+                FrameType.LIST, List(prefix, after), about=prefix
+            )
+            if not isinstance(reply, Listed):
+                raise _wrong_answer(reply)
+            for entry in reply.entries:
+                yield entry
+            after = reply.after
+            if not after:
+                return
+
+    async def status(self, target: str) -> StatusReport:
+        """Return the state of a resource, and why it is not moving."""
+        reply = await self._supervisor.requests.ask(
+            FrameType.STATUS, Status(str(_resource(target))), about=target
+        )
+        if not isinstance(reply, StatusReport):
+            raise _wrong_answer(reply)
+        return reply
+
+    async def delete(self, target: str, *, version: int = 0) -> None:
+        """Delete an object, one version of it, or a log.
+
+        Raises:
+            ConnectionLost: the connection was lost before the answer; look whether it
+                is gone.
+        """
+        await self._supervisor.requests.ask(
+            FrameType.DELETE,
+            Delete(str(_resource(target)), version),
+            about=target,
+            repeatable=False,
+        )
+
+    async def seal(
+        self,
+        log: str,
+        *,
+        intent: Literal["completed", "failed", "cancelled"] = "completed",
+        text: str = "",
+    ) -> None:
+        """End a log: it takes no more, and its subscribers end after its last event."""
+        resource = Resource.of(ResourceKind.LOGS, log.removeprefix("logs/"))
+        message = Seal(str(resource), _choice("intent", intent, INTENTS), 0, text)
+        await self._supervisor.requests.ask(
+            FrameType.SEAL, message, about=str(resource)
+        )
+
+    async def configure(
+        self,
+        log: str,
+        *,
+        retention_seconds: float | None = None,
+        retention_bytes: int | None = None,
+    ) -> None:
+        """Create a log, or change how long it keeps its events."""
+        resource = Resource.of(ResourceKind.LOGS, log.removeprefix("logs/"))
+        settings: dict[str, Value] = {
+            "retention_seconds": retention_seconds,
+            "retention_bytes": retention_bytes,
+        }
+        given: dict[str, Value] = {
+            name: value for name, value in settings.items() if value is not None
+        }
+        await self._supervisor.requests.ask(
+            FrameType.CONFIGURE, Configure(str(resource), given), about=str(resource)
+        )
+
+    async def cancel(self, target: str, *, text: str = "") -> Outcome:
+        """Cancel a run or an upload, whoever began it; return its outcome.
+
+        If it has ended already, that is the outcome.
+        """
+        reply = await self._supervisor.requests.ask(
+            FrameType.CANCEL,
+            Cancel(Scope.WORK, str(_resource(target)), text),
+            about=target,
+        )
+        if not isinstance(reply, Outcome):
+            raise _wrong_answer(reply)
+        return reply
+
+    async def ping(self) -> float:
+        """Return the seconds of one round trip to the server."""
+        return await self._supervisor.ping()
+
+    def close_threads(self) -> None:
+        """End the threads: for `connect()`."""
+        self._threads.close()
+
+    # Private
+
+    def _fetch_state(
+        self, state: StateOption, path: Path, parameters: FetchParameters
+    ) -> State | None:
+        home = self._supervisor.home
+        return open_state(state, "fetches", home, parameters, path.resolve())
+
+    def _upload_state(
+        self, state: StateOption, path: Path, parameters: UploadParameters
+    ) -> State | None:
+        status = path.stat()
+        return open_state(
+            state,
+            "uploads",
+            self._supervisor.home,
+            parameters,
+            path.resolve(),
+            status.st_size,
+            status.st_mtime_ns,
+        )
+
+
+class connect:  # noqa: N801 - used like a function: async with connect(…) as client
+    """Connect to a server: an async context manager that yields a `Client`.
+
+    Entering waits for the server's first answer. Leaving ends the session: what is
+    under way is released, not cancelled.
+
+    Args:
+        url: `ackline://HOST:PORT`.
+        token: bearer token, if the server wants one.
+        options: limits, memory and patience.
+        on_state: called with each change of the connection.
+
+    Raises:
+        UsageError: the URL is none.
+        ConnectionLost: the first connection fails; `wait_for_server` tries on.
+        Refused: the server does not want this client.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        token: str | None = None,
+        options: ClientOptions | None = None,
+        on_state: Callable[[ConnectionState], None] | None = None,
+    ) -> None:
+        self._address = parse_url(url)
+        self._token = token
+        self._options = options or ClientOptions()
+        self._on_state = on_state
+        self._group = asyncio.TaskGroup()
+        self._supervisor: Supervisor | None = None
+        self._client: Client | None = None
+
+    async def __aenter__(self) -> Client:
+        await self._group.__aenter__()
+        supervisor = self._supervisor = Supervisor(
+            self._address,
+            self._group,
+            token=self._token,
+            options=self._options,
+            on_state=self._on_state,
+        )
+        self._group.create_task(supervisor.run())
+        try:
+            await supervisor.first
+        except BaseException:
+            await self._close()
+            raise
+        self._client = Client(supervisor, self._options)
+        return self._client
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        """End every task; the caller's own exception is not wrapped in a group."""
+        assert self._supervisor is not None
+        self._supervisor.close()
+        await self._group.__aexit__(None, None, None)
+        if self._client is not None:
+            self._client.close_threads()
+
+
+def _choice(name: str, value: str, choices: Mapping[str, _T]) -> _T:
+    if value not in choices:
+        raise UsageError(f"{name} is {value!r}; it is one of {', '.join(choices)}")
+    return choices[value]
+
+
+def _resource(text: str) -> Resource:
+    try:
+        return parse_resource(text)
+    except ProtocolViolation as violation:
+        raise UsageError(violation.text) from None
+
+
+def _target(target: FetchTarget) -> Target:
+    if target is None:
+        return MemoryTarget()
+    if isinstance(target, (str, os.PathLike)):
+        return FileTarget(Path(target))
+    if hasattr(target, "write"):
+        return WriterTarget(target)
+    raise UsageError(
+        f"cannot fetch into a {type(target).__name__}; give a path, a binary file or"
+        " None"
+    )
+
+
+def _wrong_answer(reply: object) -> AcklineError:
+    return AcklineError(f"the server answered with {type(reply).__name__}")

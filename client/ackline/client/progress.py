@@ -1,0 +1,32 @@
+"""How far a stream is, for whoever shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["OnProgress", "Progress"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A moment of an upload, fetch or publication.
+
+    Attributes:
+        done: bytes (chunks) or events (publish) that are acknowledged or stored.
+        total: all of them, or None while that is not known.
+        began: what was done when this process began, left out of a rate.
+        resumes: connections the stream was brought back on.
+    """
+
+    done: int
+    total: int | None
+    began: int
+    resumes: int
+
+
+if TYPE_CHECKING:
+    OnProgress = Callable[[Progress], None]

@@ -1,0 +1,337 @@
+"""A subscription, from the caller's side."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from operator import length_hint
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+
+from ackline.client.handles import Handle, raise_for
+from ackline.proto.batches import Gap
+from ackline.proto.errors import AcklineError, UsageError
+from ackline.proto.event_receiver import MAX_WINDOW_BYTES, EventReceiver
+from ackline.proto.messages import (
+    Durability,
+    OnTrimmed,
+    Open,
+    Scope,
+    Start,
+    SubscribeDetail,
+    Use,
+    raw,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator, Mapping
+    from types import TracebackType
+
+    from ackline.client.supervisor import Supervisor
+    from ackline.proto.batches import Batch, Event
+    from ackline.proto.messages import Opened, Outcome
+    from ackline.proto.notices import Notice
+    from ackline.proto.resource import Resource
+    from ackline.proto.stream import Stream
+    from ackline.proto.values import Value
+    from ackline.proto.windows import Budget
+
+__all__ = ["StartAt", "Subscription", "SubscriptionParameters", "parse_start"]
+
+StartAt: TypeAlias = (
+    Literal["first", "last", "next"] | tuple[Literal["last"], int] | int | datetime
+)
+
+PLAIN_STARTS = {"first": Start.FIRST, "last": Start.LAST, "next": Start.NEXT}
+
+
+def parse_start(start: StartAt) -> tuple[Start, int]:
+    """Return the start of a subscription as OPEN states it.
+
+    Raises:
+        UsageError: it is none.
+    """
+    match start:
+        case bool():
+            pass
+        case int() if start >= 0:
+            return Start.ID, start
+        case str() if start in PLAIN_STARTS:
+            return PLAIN_STARTS[start], 0
+        case ("last", int(count)) if count > 0:
+            return Start.LAST_EVENTS, count
+        case datetime():
+            return Start.TIME, int(start.timestamp() * 1000)
+        case _:
+            pass
+    raise UsageError(
+        f"a subscription cannot start at {start!r}; use 'first', 'last', 'next',"
+        " ('last', N), an event id or a datetime"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionParameters:
+    """What was asked for; see `Client.subscribe`."""
+
+    resource: Resource
+    parameters: Mapping[str, Value]
+    key: str | None
+    start: StartAt
+    generation: int
+    policy: str
+    policy_value: Value
+    on_trimmed: OnTrimmed
+    auto_ack: bool
+    window_bytes: int = MAX_WINDOW_BYTES
+    deadline: float = 0.0
+    on_exit: Literal["release", "cancel"] = "release"
+
+
+class Subscription(Handle):
+    """Events in order, each once, over lost connections.
+
+    An async iterator and an async context manager, from `Client.subscribe`:
+
+        async with client.subscribe("logs/app") as events:
+            async for event in events:
+                ...
+
+    Iterating ends at a clean end and raises StreamFailed or StreamCancelled otherwise,
+    after everything up to there was delivered. `break` and a further `async for`
+    continue with the next event.
+
+    With `auto_ack` an event counts as stored when the next batch is asked for; without,
+    `ack()` says what the application keeps, and the end is acknowledged only when
+    everything before it is.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        parameters: SubscriptionParameters,
+        *,
+        budget: Budget,
+    ) -> None:
+        super().__init__(supervisor)
+        self._parameters = parameters
+        self._start, self._start_value = parse_start(parameters.start)
+        self._budget = budget
+        self._batch: Batch | None = None
+        self._events: list[Event | Gap] = []
+        self._iterator: Iterator[Event | Gap] = iter(())
+        self._acked = 0
+        self._ended = False
+        self._generator = self._iterate()
+        from_source = str(parameters.resource).startswith("sources/")
+        # A key of our own: an OPEN that is repeated must not start the work twice.
+        own_key = secrets.token_hex(16) if from_source else ""
+        self._key = own_key if parameters.key is None else parameters.key
+
+    async def __aenter__(self) -> Self:
+        try:
+            self.start()
+            await self.wait_opened()
+        except BaseException:
+            self.leave()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> AsyncIterator[Event | Gap]:
+        return self._generator
+
+    async def batches(self) -> AsyncGenerator[list[Event | Gap], None]:
+        """Yield events in lists, as they arrived: for those who write them in bulk."""
+        while (events := await self._next_events()) is not None:
+            self._iterator = iter(())
+            yield events
+
+    def ack(self, event_id: int) -> None:
+        """State that the application keeps everything up to this event.
+
+        Only without `auto_ack`. It may be called late, and need not be for each event.
+        """
+        if self._parameters.auto_ack:
+            raise UsageError("subscribe with auto_ack=False to acknowledge yourself")
+        if event_id >= self._receiver.position:
+            raise UsageError(f"event {event_id} was not received yet")
+        self._acked = max(self._acked, event_id + 1)
+        self._receiver.stored_to(self._acked)
+        self.changed.set()
+
+    async def close(self) -> None:
+        """Leave. What was not delivered stays where it is; nothing is cancelled.
+
+        With `on_exit="cancel"` a run is cancelled, if it has not ended, and waited for.
+        """
+        try:
+            if self.stream is None:
+                return
+            self._report()
+            if (
+                self._parameters.on_exit == "cancel"
+                and self.outcome is None
+                and self.failure is None
+            ):
+                await self.cancel(work=True)
+        except AcklineError:
+            if self.failure is None:
+                raise
+        finally:
+            self.leave()
+            await self._generator.aclose()
+
+    async def cancel(self, *, work: bool = False, text: str = "") -> Outcome:
+        """End this subscription, and with `work` the run behind it.
+
+        Returns the outcome once the server's user code has stopped, or the one the
+        stream had already. Iterating raises StreamCancelled from then on.
+        """
+        return await self.stop(Scope.WORK if work else Scope.STREAM, text)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether events have arrived that were not delivered yet."""
+        return bool(self._receiver.batches)
+
+    @property
+    def position(self) -> int:
+        """The id after the last event that was delivered."""
+        events, batch = self._events, self._batch
+        if batch is None or not events:
+            return self._receiver.consumed
+        left = length_hint(self._iterator)
+        if not left:
+            return batch.next_id
+        return events[-left].id
+
+    @property
+    def generation(self) -> int:
+        """Of the log or run; a log made again has another."""
+        assert self.stream is not None
+        return self.stream.generation
+
+    @property
+    def run_id(self) -> str:
+        """The run behind this subscription; "" for a log."""
+        kind, _, name = self.resource.partition("/")
+        return name if kind == "runs" else ""
+
+    # Handle
+
+    def message(self) -> Open:
+        """Return OPEN; the core adds the window."""
+        parameters = self._parameters
+        detail = SubscribeDetail(
+            start=self._start,
+            value=self._start_value,
+            policy=parameters.policy,
+            policy_value=parameters.policy_value,
+            on_trimmed=parameters.on_trimmed,
+            generation=parameters.generation,
+        )
+        return Open(
+            use=Use.SUBSCRIBE,
+            resource=str(parameters.resource),
+            key=self._key,
+            window_units=0,
+            window_bytes=0,
+            detail=raw(detail),
+            parameters=dict(parameters.parameters),
+            deadline=parameters.deadline,
+        )
+
+    def prepare(self, stream: Stream) -> None:
+        """Make the receiving half."""
+        stream.receiver = EventReceiver(
+            stream,
+            budget=self._budget,
+            durability=Durability.MEMORY,
+            definitions=True,
+            max_window=self._parameters.window_bytes,
+            lazy=True,
+        )
+
+    def reached(self) -> int:
+        """Return the id after the last event received."""
+        return self._receiver.position
+
+    def accepted(self, stream: Stream, opened: Opened) -> None:
+        """Take note of where it starts."""
+
+    def happened(self, notice: Notice) -> None:
+        """Only wake who waits: batches are taken where they are delivered."""
+
+    # Private
+
+    @property
+    def _receiver(self) -> EventReceiver:
+        receiver = self.stream.receiver if self.stream is not None else None
+        if not isinstance(receiver, EventReceiver):
+            raise UsageError("enter the subscription first: async with … as events")
+        return receiver
+
+    async def _iterate(self) -> AsyncGenerator[Event | Gap, None]:
+        # The list's iterator knows how many it has given out, so that the loop below
+        # costs nothing but the yield: 1,000 events are one report.
+        while await self._next_events() is not None:
+            for event in self._iterator:
+                yield event
+
+    async def _next_events(self) -> list[Event | Gap] | None:
+        """Report the batch before; return the events of the next, None at the end."""
+        receiver = self._receiver
+        self._report()
+        while (batch := receiver.take()) is None:
+            if receiver.end_number is not None or self.outcome is not None:
+                if await self._finish():
+                    return None
+                continue
+            self.check()
+            await self.wait()
+        self._batch = batch
+        self._events = batch.events(receiver.kinds)
+        self._iterator = iter(self._events)
+        return self._events
+
+    def _report(self) -> None:
+        """Tell the core how far the consumer is."""
+        batch = self._batch
+        if batch is None:
+            return
+        receiver, position = self._receiver, self.position
+        size = len(batch.payload)
+        if position < batch.next_id:  # left in the middle: this is the last report
+            size = 0
+        else:
+            self._batch, self._events = None, []
+        receiver.consumed_to(position, size)
+        if self._parameters.auto_ack:
+            receiver.stored_to(position)
+
+    async def _finish(self) -> bool:
+        """Acknowledge the end once all before it is kept; raise if it was bad."""
+        receiver = self._receiver
+        if self.outcome is None:
+            self.check()
+            if not receiver.complete:
+                await self.wait()
+                return False
+            if not self._ended:
+                self._ended = True
+                receiver.end_stored()
+            if self.outcome is None:
+                await self.wait()
+                return False
+        assert self.outcome is not None
+        raise_for(self.outcome)
+        return True
