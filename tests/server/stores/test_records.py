@@ -57,9 +57,15 @@ async def test_result_of_the_function_is_returned(records: Records) -> None:
 
 
 async def test_operations_that_wait_share_one_transaction(records: Records) -> None:
-    gate = threading.Event()
-    held = asyncio.ensure_future(records.run(lambda _: gate.wait(10)))
-    await asyncio.sleep(0.01)
+    begun, gate = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        begun.set()
+        assert gate.wait(10)
+
+    held = asyncio.ensure_future(records.run(hold))
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
     before = records.transactions, records.operations
     waiting = [
         asyncio.ensure_future(records.run(partial(insert, value=n))) for n in range(50)

@@ -182,7 +182,9 @@ async def test_chunks_stored_at_a_time_share_syncs(
         asyncio.ensure_future(put(upload, index, bytes([index]) * CHUNK))
         for index in range(40)
     ]
-    await asyncio.sleep(0.1)
+    while files.calls["pwritev"] < 40:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.02)
     gate.set()
     await asyncio.gather(*stores)
     after = storage.stats
