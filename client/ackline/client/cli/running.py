@@ -97,7 +97,7 @@ class BaseCommand(ABC):
         """Print a line on standard output."""
         write_out(text.encode(errors="backslashreplace") + b"\n")
 
-    def result(self, text: str, **fields: object) -> None:
+    def result(self, text: str, /, **fields: object) -> None:
         """Print the result, for people or programs."""
         if self.arguments.json:
             self.line(**fields)
