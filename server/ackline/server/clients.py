@@ -11,10 +11,12 @@ from ackline.proto.connection import Phase
 from ackline.proto.errors import Code, code_name
 from ackline.proto.messages import Session as WireSession
 from ackline.proto.notices import (
+    CancelReceived,
     ConnectionFailed,
     HelloReceived,
     OpenReceived,
     PeerLeft,
+    ReleaseReceived,
     RequestReceived,
     ResumeReceived,
     SessionConfirmed,
@@ -147,6 +149,8 @@ class Client:
                 self.service.tasks.spawn(
                     answer_request(self, request_id, request), f"{self.peer}: request"
                 )
+            case CancelReceived() | ReleaseReceived():
+                notice.stream.notify(notice)
             case ConnectionFailed():
                 self._failed(notice)
             case _:

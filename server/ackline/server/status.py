@@ -184,7 +184,8 @@ def _reasons(handler: Handler) -> tuple[str, ...]:
             reasons.append("window")
         elif not stream.connection.credit.fits(1, 1):
             reasons.append("connection_credit")
-    if stream.receiver is not None and not stream.receiver.grant.limit_bytes:
+    attached = stream.connection is not None
+    if attached and stream.receiver and not stream.receiver.grant.limit_bytes:
         reasons.append("window")
     return tuple(reasons or (["nothing_to_send"] if stream.outcome is None else []))
 
