@@ -1,0 +1,1 @@
+"""A client of another company, written from SPEC.md alone."""
