@@ -231,7 +231,7 @@ class ClientConnection(Connection):
                 raise ProtocolViolation(Code.BAD_FRAME, "WELCOME without a session")
             self.session.session = welcome.session
             self.phase = Phase.OPEN
-        self.wake_starving()
+        self.refilled()
         self.notify(Welcomed(welcome))
 
     def _resumed_received(

@@ -126,7 +126,6 @@ class Connection(ABC):
         self._grant = Grant()
         self._scheduler = Scheduler()
         self._outbox = Outbox(self._grant)
-        self._starving: dict[Sender, None] = {}
         self._held: dict[Sender, None] = {}
         self._written: list[Callable[[], None]] = []
         self._output_asked = False
@@ -261,15 +260,13 @@ class Connection(ABC):
 
     def starving(self, sender: Sender) -> None:
         """Take note that a sender waits for connection credit."""
-        if sender not in self._starving:
-            self._starving[sender] = None
+        if self._scheduler.starve(sender):
             self.stats.stalls_connection += 1
 
-    def wake_starving(self) -> None:
-        """Ask all senders again that waited for connection credit."""
-        starving, self._starving = self._starving, {}
-        for sender in starving:
-            sender.wake()
+    def refilled(self) -> None:
+        """Take note that there is more connection credit."""
+        self._scheduler.refill()
+        self.output()
 
     def after_write(self, release: Callable[[], None]) -> None:
         """Call `release` when what is returned next has been written."""
@@ -589,7 +586,7 @@ class Connection(ABC):
     ) -> None:
         message = decode(Credit, payload)
         if self.credit.raise_to(message.limit_units, message.limit_bytes):
-            self.wake_starving()
+            self.refilled()
 
     def _ping(
         self, _flags: int, _stream_id: int, sequence: int, payload: memoryview

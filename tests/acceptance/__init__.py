@@ -1,0 +1,1 @@
+"""What must be true at the end, with real processes, files and sockets."""

@@ -1,0 +1,86 @@
+"""The program that the servers under test run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ackline.server import Event, Server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+server = Server()
+
+
+def note(folder: str, name: str) -> None:
+    """Leave a file that says that something happened, once for each time."""
+    if folder:
+        number = len(list(Path(folder).glob(f"{name}.*")))
+        Path(folder, f"{name}.{number}").write_text(str(os.getpid()))
+
+
+@server.source("count")
+async def count(
+    events: int = 100, pause: float = 0.0, notes: str = ""
+) -> AsyncIterator[str]:
+    """Count, and note when the work begins and when it is over."""
+    note(notes, "started")
+    try:
+        for number in range(events):
+            yield f"event {number}"
+            if pause:
+                await asyncio.sleep(pause)
+    finally:
+        note(notes, "finished")
+
+
+@server.source("nothing")
+async def nothing() -> AsyncIterator[str]:
+    """End at once."""
+    for never in ():
+        yield never
+
+
+@server.source("kinds")
+async def kinds() -> AsyncIterator[Event]:
+    """Say events of several kinds."""
+    yield Event(b"plain")
+    yield Event(b"first", kind="token")
+    yield Event(b"last", kind="usage")
+
+
+@server.source("largest")
+async def largest() -> AsyncIterator[bytes]:
+    """Say one event of the largest size."""
+    yield b"x" * 262_136
+
+
+@server.source("broken")
+async def broken() -> AsyncIterator[str]:
+    """Fail after two events."""
+    yield "one"
+    yield "two"
+    message = "the model is out of memory"
+    raise RuntimeError(message)
+
+
+@server.source("flood")
+async def flood(size: int = 10_000) -> AsyncIterator[bytes]:
+    """Say more than anyone can take."""
+    body = b"x" * size
+    while True:
+        yield body
+
+
+@server.source("ticks")
+async def ticks(events: int = 500, pause: float = 0.01) -> AsyncIterator[str]:
+    """Say the time at which each event is due."""
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    for number in range(events):
+        due = begin + number * pause
+        await asyncio.sleep(max(0.0, due - loop.time()))
+        yield repr(due)

@@ -1,0 +1,47 @@
+"""The README's examples run as they stand."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+
+from tests.acceptance.processes import ROOT, environment, running
+
+
+def example(name: str) -> str:
+    """Return the Python block that follows a marker in README.md."""
+    text = (ROOT / "README.md").read_text()
+    block = rf"<!-- example: {name} -->\n```python\n(.*?)```"
+    found = re.search(block, text, re.DOTALL)
+    assert found is not None, f"README.md has no example {name!r}"
+    return found[1]
+
+
+async def test_the_ten_lines_of_server_and_client_work(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(example("server"))
+    (tmp_path / "cat.jpg").write_bytes(os.urandom(100_000))
+    client = example("client")
+    script = tmp_path / "client.py"
+    async with running(tmp_path / "data", app="app:server", cwd=tmp_path) as server:
+        script.write_text(client.replace("ackline://127.0.0.1:7171", server.url))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(script),
+            cwd=tmp_path,
+            env=environment(),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+    printed = out.decode().splitlines()
+    assert process.returncode == 0
+    assert printed[0].startswith("uploaded 100000 bytes as ")
+    assert printed[1:] == ["0 tick 0", "1 tick 1", "2 tick 2"]
+
+
+def test_the_exit_codes_are_those_of_the_command_line() -> None:
+    text = (ROOT / "README.md").read_text()
+    table = dict(re.findall(r"^\| (\d+) \| (.+) \|$", text, re.MULTILINE))
+    assert {int(code) for code in table} == set(EXIT_CODES)
