@@ -282,6 +282,12 @@ class ChunkReceiver(Receiver):
 
     def agreed(self, chunk_size: int, size: int) -> None:
         """Client: take what OPENED says of an object to fetch."""
+        if chunk_size < self.chunk_size:
+            # The window is there, in bytes; it holds more of the smaller chunks.
+            grant = self.grant
+            units = grant.limit_bytes // chunk_size
+            grant.limit_units = max(grant.limit_units, units)
+            self.stream.ack_due()
         self.chunk_size, self.size = chunk_size, size
 
     def ranges(self) -> tuple[tuple[int, int], ...]:

@@ -527,7 +527,8 @@ class Connection(ABC):
             raise ProtocolViolation(
                 Code.WRONG_STATE, f"END on stream {stream_id}, which this side sends"
             )
-        if stream.receiver.end_received(sequence, end):
+        # An END that comes before OPENED is told when the stream is accepted.
+        if stream.receiver.end_received(sequence, end) and stream.receiver.ready:
             stream.notify(EndReceived(stream, end))
 
     def _ack(

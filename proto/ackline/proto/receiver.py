@@ -31,6 +31,8 @@ class Receiver(ABC):
             `end_stored()` was called.
         consumed: position the consumer has reached.
         end: the END, once it has come.
+        ready: whether it is known what was there before; on a server that is later
+            than the first early data.
         duplicates, received_units: since the start, for statistics.
     """
 
@@ -51,6 +53,7 @@ class Receiver(ABC):
         self.log_position = 0
         self.end: End | None = None
         self.end_number: int | None = None
+        self.ready = False
         self.duplicates = 0
         self.received_units = 0
         self.retry_after = 0.0

@@ -34,6 +34,7 @@ from ackline.proto.messages import (
 )
 from ackline.proto.notices import (
     CancelReceived,
+    EndReceived,
     HelloReceived,
     OpenReceived,
     ReleaseReceived,
@@ -203,6 +204,8 @@ class ServerConnection(Connection):
         )
         if stream.sender is not None:
             stream.sender.wake()
+        elif stream.receiver is not None and stream.receiver.end is not None:
+            stream.notify(EndReceived(stream, stream.receiver.end))
 
     def refuse(
         self, stream: Stream, code: int, text: str, *, retry_after: float = 0.0
