@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,10 @@ from ackline.proto.frames import LAST, FrameType, pack_header
 from ackline.proto.lifecycle import State
 from ackline.proto.messages import Cancel, OutcomeKind, Scope
 from tests.proto.joined import MemoryClient, MemoryServer, Pair, limits
+
+if TYPE_CHECKING:
+    from ackline.proto.server_connection import ServerConnection
+    from ackline.proto.stream import Stream
 
 CHUNK = 4096
 
@@ -41,6 +46,21 @@ def test_any_size_in_any_pieces_arrives_whole(
     assert outcome.object.crc == crc32c(data)
     assert pair.server.uploads[f"none-{stream.id}"].data() == data
     assert stream.lifecycle.state is State.COMPLETED
+
+
+def test_an_end_that_comes_before_opened_is_not_forgotten() -> None:
+    """SPEC.md §9.2: an empty file is END alone, right behind its OPEN."""
+    pair = Pair()
+    pair.run()
+    waiting: list[tuple[ServerConnection, Stream]] = []
+    opened = pair.server.opened
+    pair.server.opened = lambda *opening: waiting.append(opening)  # type: ignore[method-assign]
+    stream = pair.client.upload(b"", early=True)
+    pair.run()
+    assert len(waiting) == 1
+    opened(*waiting[0])
+    pair.run()
+    assert pair.client.outcomes[stream.id].outcome is OutcomeKind.COMPLETED
 
 
 def test_a_tiny_early_upload_takes_one_round_trip() -> None:
