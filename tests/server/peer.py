@@ -138,6 +138,15 @@ class Work:
         assert isinstance(sender, ChunkSender)
         return self.data[index * sender.chunk_size : (index + 1) * sender.chunk_size]
 
+    def go_on(self) -> None:
+        """Take what was left lying, and everything from now on."""
+        self.take = True
+        if isinstance(self.stream.receiver, EventReceiver):
+            self.take_all()
+        for notice in list(self.notices):
+            if isinstance(notice, ChunkReceived) and notice.index not in self.chunks:
+                self.keep(notice)
+
     def keep(self, notice: ChunkReceived) -> None:
         receiver = self.stream.receiver
         assert isinstance(receiver, ChunkReceiver)
@@ -370,8 +379,10 @@ class Peer:
         *,
         chunk_size: int = 65_536,
         take: bool = True,
+        have: dict[int, tuple[int, int]] | None = None,
         **detail: object,
     ) -> Work:
+        """Fetch; `have` are length and CRC of chunks that are here already."""
         work = Work(
             self,
             Open(
@@ -392,8 +403,7 @@ class Peer:
             size=None,
             durability=Durability.MEMORY,
         )
-        receiver.grant.restart(4, 4 * chunk_size)
-        receiver.restore({})
+        receiver.restore(have or {})
         work.stream.receiver = receiver
         self.core.open(work.stream)
         return work

@@ -1,75 +1,188 @@
-"""Subscriptions to logs and runs (SPEC.md §9, §11, §16)."""
+"""Cursors on logs: where they begin, end and go on (SPEC.md §9, §11, §15, §16)."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from typing import TYPE_CHECKING
 
-from ackline.proto.messages import OutcomeKind, Start
-from ackline.server import Event, Server
-from tests.server.peer import Peer
+import pytest
+from msgspec import structs
+
+from ackline.proto.errors import Code
+from ackline.proto.frames import FrameType
+from ackline.proto.messages import (
+    Configure,
+    OnTrimmed,
+    OutcomeKind,
+    Proof,
+    Start,
+)
+from tests.server.peer import LIMITS, Peer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from tests.server.conftest import Start as Starter
 
-
-def counting() -> Server:
-    server = Server()
-
-    @server.source("count")
-    async def count(upto: int = 10) -> AsyncGenerator[str]:
-        for number in range(upto):
-            yield str(number)
-
-    @server.source("kinds")
-    async def kinds() -> AsyncGenerator[Event | bytes]:
-        yield b"plain"
-        yield Event("a token", "token")
-        await asyncio.sleep(0.05)
-        yield Event(b"usage", "usage")
-
-    return server
+BODIES = [f"line {number}".encode() for number in range(1000)]
 
 
-async def test_a_source_is_delivered_whole_and_in_order(start: Starter) -> None:
-    async with start(counting()) as serving, Peer(serving.port) as peer:
-        work = peer.subscribe("sources/count", parameters={"upto": 20_000})
-        outcome = await work.ended()
-        assert outcome.outcome is OutcomeKind.COMPLETED
-        assert outcome.position == 20_000
-        assert [each[2] for each in work.received] == [
-            str(number).encode() for number in range(20_000)
-        ]
-
-
-async def test_kinds_are_named_as_the_source_named_them(start: Starter) -> None:
-    async with start(counting()) as serving, Peer(serving.port) as peer:
-        work = peer.subscribe("sources/kinds")
-        await work.ended()
-        assert work.received == [
-            (0, "", b"plain"),
-            (1, "token", b"a token"),
-            (2, "usage", b"usage"),
-        ]
-
-
-async def test_what_is_published_is_delivered_with_its_kinds(start: Starter) -> None:
+@pytest.mark.parametrize(
+    ("where", "value", "first"),
+    [
+        (Start.FIRST, 0, 0),
+        (Start.LAST, 0, 999),
+        (Start.LAST_EVENTS, 10, 990),
+        (Start.LAST_EVENTS, 5000, 0),
+        (Start.NEXT, 0, 1000),
+        (Start.ID, 37, 37),
+        (Start.ID, 1000, 1000),
+        (Start.TIME, 0, 0),
+        (Start.TIME, int((time.time() + 3600) * 1000), 1000),
+    ],
+)
+async def test_a_subscription_begins_where_it_is_asked_to(
+    start: Starter, where: Start, value: int, first: int
+) -> None:
     async with start() as serving, Peer(serving.port) as peer:
-        bodies = [str(number).encode() for number in range(3000)]
-        work = peer.publish("events", bodies, kinds=("a", "b"))
-        assert (await work.ended()).position == 3000
-        other = peer.publish("events", [b"x", b"y", b"z"], kinds=("b", "c"))
-        await other.ended()
-        reader = peer.subscribe("logs/events", Start.FIRST)
-        received = await reader.events(3003)
-        names = ["", "a", "b"]
-        assert received[:3000] == [
-            (number, names[number % 3], body) for number, body in enumerate(bodies)
-        ]
-        assert received[3000:] == [
-            (3000, "", b"x"),
-            (3001, "b", b"y"),
-            (3002, "c", b"z"),
-        ]
+        await peer.publish("log", BODIES).ended()
+        reader = peer.subscribe("logs/log", where, value)
+        assert (await reader.opened()).message.standing.position == first
+        await peer.publish("log", [b"end"]).ended()
+        await reader.events(1001 - first)
+        expected = [*enumerate([*BODIES, b"end"])][first:]
+        assert [(each[0], each[2]) for each in reader.received] == expected
+
+
+async def test_positions_that_do_not_exist_are_refused(start: Starter) -> None:
+    async with start() as serving, Peer(serving.port) as peer:
+        await peer.publish("log", BODIES).ended()
+        beyond = peer.subscribe("logs/log", Start.ID, 1001)
+        assert (await beyond.refused()).message.code == Code.POSITION_BEYOND
+        missing = peer.subscribe("logs/none")
+        assert (await missing.refused()).message.code == Code.NOT_FOUND
+        policy = peer.subscribe("logs/log", policy="latest")
+        assert (await policy.refused()).message.code == Code.UNSUPPORTED
+
+
+async def test_a_log_is_read_on_after_a_restart(start: Starter) -> None:
+    async with start() as serving:
+        peer = await Peer(serving.port).connect()
+        await peer.publish("log", BODIES).ended()
+        reader = peer.subscribe("logs/log", Start.ID, 38)
+        await reader.events(962)
+        await peer.drop()
+    async with start() as serving:
+        peer.port = serving.port
+        await peer.connect()
+        await peer.publish("log", [b"end"]).ended()
+        await reader.events(963)
+        assert [each[0] for each in reader.received] == list(range(38, 1001))
+        await peer.drop()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_wrong_proof_is_found(start: Starter, restart: bool) -> None:
+    async with start() as serving:
+        peer = await Peer(serving.port).connect()
+        await peer.publish("log", BODIES).ended()
+        reader = peer.subscribe("logs/log", Start.ID, 38)
+        await reader.events(962)
+        receiver = reader.stream.receiver
+        assert receiver is not None
+        receiver._sum = structs.replace(receiver._sum, bodies_crc=1)  # type: ignore[attr-defined]
+        await peer.drop()
+        if not restart:
+            await peer.connect()
+            assert (await reader.broken()).code == Code.PROOF_MISMATCH
+            await peer.drop()
+            return
+    async with start() as serving:
+        peer.port = serving.port
+        await peer.connect()
+        assert (await reader.broken()).code == Code.PROOF_MISMATCH
+        await peer.drop()
+
+
+async def test_a_proof_at_open_is_checked(start: Starter) -> None:
+    async with start() as serving, Peer(serving.port) as peer:
+        await peer.publish("log", BODIES).ended()
+        reader = peer.subscribe("logs/log", Start.FIRST)
+        await reader.events(1000)
+        proof = reader.stream.receiver and reader.stream.receiver.proof()
+        assert proof is not None
+        assert isinstance(proof, Proof)
+        right = peer.subscribe("logs/log", Start.ID, 1000, proof=proof)
+        wrong = peer.subscribe(
+            "logs/log", Start.ID, 1000, proof=structs.replace(proof, bytes=1)
+        )
+        assert (await right.opened()).message.standing.verified
+        assert (await wrong.refused()).message.code == Code.PROOF_MISMATCH
+
+
+async def test_what_is_trimmed_is_an_error_or_a_gap(start: Starter) -> None:
+    async with (
+        start(cleanup_interval=0.05, log_segment_bytes=65_536) as serving,
+        Peer(serving.port) as peer,
+    ):
+        keep = Configure("logs/log", {"retention_bytes": 200_000})
+        await peer.request(FrameType.CONFIGURE, keep)
+        bodies = [os.urandom(1000) for _ in range(1000)]
+        for at in range(0, 1000, 100):
+            await peer.publish("log", bodies[at : at + 100]).ended()
+        async with asyncio.timeout(10):
+            while True:
+                first = peer.subscribe("logs/log", Start.FIRST, take=False)
+                oldest = (await first.opened()).message.standing.position
+                first.release()
+                if oldest:
+                    break
+                await asyncio.sleep(0.05)
+        error = peer.subscribe("logs/log", Start.ID, 0)
+        assert (await error.refused()).message.code == Code.POSITION_TRIMMED
+        gap = peer.subscribe("logs/log", Start.ID, 0, on_trimmed=OnTrimmed.GAP)
+        await gap.events(1000 - gap.gaps[0][1] if gap.gaps else 1)
+        assert gap.gaps[0][0] == 0
+        missing = gap.gaps[0][1]
+        received = await gap.events(1000 - missing)
+        assert [each[2] for each in received] == bodies[missing:]
+
+
+async def test_who_is_far_behind_reads_from_the_disk(start: Starter) -> None:
+    bodies = [os.urandom(1000) for _ in range(5000)]
+    async with start(cache_budget=100_000) as serving, Peer(serving.port) as peer:
+        await peer.publish("log", bodies).ended()
+        readers = [peer.subscribe("logs/log", Start.FIRST) for _ in range(5)]
+        for reader in readers:
+            await reader.events(5000)
+            assert [each[2] for each in reader.received] == bodies
+
+
+async def test_a_client_with_small_frames_gets_all_events(start: Starter) -> None:
+    small = structs.replace(LIMITS, max_payload=8192)
+    async with start() as serving, Peer(serving.port, limits=small) as peer:
+        bodies = [os.urandom(3000) for _ in range(100)]
+        await peer.publish("log", bodies).ended()
+        reader = peer.subscribe("logs/log", Start.FIRST)
+        assert [each[2] for each in await reader.events(100)] == bodies
+
+
+async def test_a_reader_that_does_not_read_holds_nobody(start: Starter) -> None:
+    async with start() as serving, Peer(serving.port) as peer:
+        await peer.publish("log", BODIES).ended()
+        idle = peer.subscribe("logs/log", Start.FIRST, take=False, window=20_000)
+        await idle.opened()
+        other = peer.subscribe("logs/log", Start.FIRST)
+        await other.events(1000)
+        idle.go_on()
+        await idle.events(1000)
+
+
+async def test_cancelling_a_subscription_ends_it(start: Starter) -> None:
+    async with start() as serving, Peer(serving.port) as peer:
+        await peer.publish("log", BODIES).ended()
+        reader = peer.subscribe("logs/log", Start.FIRST)
+        await reader.events(1000)
+        reader.cancel(work=True)
+        outcome = await reader.ended()
+        assert (outcome.outcome, outcome.position) == (OutcomeKind.CANCELLED, 1000)

@@ -81,6 +81,7 @@ class EventReceiver(Receiver):
         self._max_window = max_window
         self._consumed_since = 0
         self._unannounced: list[Batch] = []
+        self._waiting_units = 0
 
     # What is there already
 
@@ -103,15 +104,18 @@ class EventReceiver(Receiver):
             self._base, self._proven = position, False
         elif sums is not None:
             self._base, self._sum = 0, sums
-        if position > self.position:
-            self.position = position
-            kept = [b for b in early if b.next_id > position]
-            for batch in early:
-                if batch.next_id <= position:
-                    self._settle(len(batch.payload))
-            early = kept
+        self.position = max(self.position, position)
         for batch in early:
-            self._announce(batch)
+            self._waiting_units -= batch.entries
+            if batch.next_id <= position:
+                self._settle(len(batch.payload))
+                continue
+            part = batch.tail(position)
+            self._settle(len(batch.payload) - len(part.payload))
+            if sums is not None:
+                self._sum = self._sum.extended(*part.proof_parts())
+            self._waiting_units += part.entries
+            self._announce(part)
 
     def start_at(self, position: int) -> None:
         """Take the position where the server begins a new subscription."""
@@ -168,6 +172,7 @@ class EventReceiver(Receiver):
             self._sum = ProofSum().extended(*batch.proof_parts(from_id=gap_end))
         self.received_units += batch.next_id - batch.first_id
         self.position = batch.next_id
+        self._waiting_units += batch.entries
         self.stream.unit_moved()
         if self.ready:
             self._announce(batch)
@@ -183,7 +188,11 @@ class EventReceiver(Receiver):
 
     def take(self) -> Batch | None:
         """Return the next batch, or None if there is none now."""
-        return self.batches.popleft() if self.batches else None
+        if not self.batches:
+            return None
+        batch = self.batches.popleft()
+        self._waiting_units -= batch.entries
+        return batch
 
     def consumed_to(self, position: int, size: int) -> None:
         """State that everything before `position` was used: `size` payload bytes."""
@@ -210,9 +219,7 @@ class EventReceiver(Receiver):
 
     def refused(self, position: int, *, code: int, retry_after: float) -> None:
         """State that nothing from `position` on could be kept; it is sent again."""
-        for batch in self.batches:
-            self._settle(len(batch.payload))
-        self.batches.clear()
+        self.drop()
         self.position = position
         self.end = self.end_number = None
         self._base, self._proven = position, False
@@ -222,9 +229,8 @@ class EventReceiver(Receiver):
 
     def drop(self) -> None:
         """Discard what was not taken: the stream was cancelled."""
-        for batch in self.batches:
+        while (batch := self.take()) is not None:
             self._settle(len(batch.payload))
-        self.batches.clear()
 
     @property
     def complete(self) -> bool:
@@ -253,6 +259,9 @@ class EventReceiver(Receiver):
     def _top_up(self) -> None:
         """Grant up to the window; a whole largest event must always fit."""
         grant = self.grant
+        # From what waits, not from the bytes: tiny events use up units faster.
+        units = grant.units - self._waiting_units + self._window // BYTES_PER_UNIT
+        grant.limit_units = max(grant.limit_units, units, 1)
         want = self._settled + self._window - grant.limit_bytes
         if want <= 0 or self.stream.ended:
             return
@@ -264,7 +273,6 @@ class EventReceiver(Receiver):
             return
         self._promised += want
         grant.limit_bytes += want
-        grant.limit_units += max(1, want // BYTES_PER_UNIT)
 
     def _served(self) -> None:
         self._queued = False
