@@ -78,6 +78,7 @@ class Run:
         self._service = service
         self._parameters = parameters
         self._task: asyncio.Task[None] | None = None
+        self._producer: asyncio.Task[None] | None = None
         self._why: tuple[OutcomeKind, int, str] | None = None
         # By cursor: since when it is not attached, or None while it is.
         self._cursors: dict[Cursor, float | None] = {}
@@ -105,34 +106,42 @@ class Run:
 
     def start(self) -> None:
         """Begin to produce."""
+        self._producer = asyncio.ensure_future(self._produce())
         self._task = self._service.tasks.spawn(self._run(), f"runs/{self.run_id}")
         self._watch_consumers()
 
     async def stop(self, kind: OutcomeKind, code: int, text: str) -> Outcome:
         """Cancel the generator, wait for it, and return the outcome that stands."""
-        task = self._task
-        assert task is not None
-        if not task.done():
-            if self._why is None:
-                self._why = (kind, code, text)
-                task.cancel()
-            await asyncio.wait([task])
+        assert self._task is not None
+        assert self._producer is not None
+        if self._why is None and not self._producer.done():
+            self._why = (kind, code, text)
+            self._producer.cancel()
+        await asyncio.wait([self._task])
         assert self.outcome is not None
         return self.outcome
 
     async def _run(self) -> None:
+        """Produce, then record the outcome: only the former can be cancelled."""
         log.info("runs/%s of %s started", self.run_id, self.source.name)
-        kind, code, text = OutcomeKind.COMPLETED, int(Code.OK), ""
+        producer = self._producer
+        assert producer is not None
         try:
-            await self._produce()
-        except asyncio.CancelledError:
-            kind, code, text = OutcomeKind.FAILED, Code.PRODUCER_LOST, "it was stopped"
-        except Exception as error:
-            kind, code = OutcomeKind.FAILED, Code.SOURCE_FAILED
-            text = f"{type(error).__name__}: {error}"
-            log.warning("runs/%s of %s", self.run_id, self.source.name, exc_info=error)
+            await asyncio.wait([producer])
+        except asyncio.CancelledError:  # the server closes: the record is still made
+            producer.cancel()
+            await asyncio.wait([producer])
+        kind, code, text = OutcomeKind.COMPLETED, int(Code.OK), ""
+        error = None if producer.cancelled() else producer.exception()
         if self._why is not None:
             kind, code, text = self._why
+        elif producer.cancelled():
+            kind, code, text = OutcomeKind.FAILED, Code.PRODUCER_LOST, "it was stopped"
+        elif error is not None:
+            kind, code = OutcomeKind.FAILED, Code.SOURCE_FAILED
+            text = f"{type(error).__name__}: {error}"
+        if error is not None:
+            log.warning("runs/%s of %s", self.run_id, self.source.name, exc_info=error)
         await self._ended(kind, code, text)
 
     async def _produce(self) -> None:
