@@ -138,6 +138,7 @@ class Service:
     async def stop(self, seconds: float) -> None:
         """End what runs; what is being stored gets `seconds` to finish."""
         await self.runs.stop()
+        await self.sinks.stop()
         await self.tasks.close(seconds)
         try:
             await self.storage.checkpoint()

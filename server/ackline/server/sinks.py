@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ackline.server import outcomes
 from ackline.server.stores.errors import NotFound, StoreError
+from ackline.server.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,6 +110,7 @@ class Sinks:
         self._sinks = list(sinks)
         self._places = asyncio.Semaphore(AT_ONCE)
         self._pending: dict[str, str] = {}
+        self._tasks = Tasks()
 
     def wants(self, name: str) -> bool:
         """Tell whether some sink gets objects of this name."""
@@ -131,9 +133,13 @@ class Sinks:
         """Take note of a committed object."""
         if self.wants(record.name) and record.object_id not in self._pending:
             self._pending[record.object_id] = record.name
-            self._service.tasks.spawn(
+            self._tasks.spawn(
                 self._deliver(record), f"sink of objects/{record.object_id}"
             )
+
+    async def stop(self) -> None:
+        """Cancel what runs: it is called again at the next start."""
+        await self._tasks.close(0)
 
     async def _deliver(self, record: ObjectRecord) -> None:
         delay = FIRST_RETRY

@@ -38,7 +38,7 @@ class Tasks:
 
     async def close(self, seconds: float) -> None:
         """Wait that long for what runs, then cancel the rest and wait for it."""
-        if self._tasks:
+        if self._tasks and seconds:
             await asyncio.wait(list(self._tasks), timeout=seconds)
         rest = list(self._tasks)
         for task in rest:
