@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+from ackline.client.cli.running import Exit
 from tests.acceptance.processes import ROOT, environment, running
 
 
@@ -44,4 +45,4 @@ async def test_the_ten_lines_of_server_and_client_work(tmp_path: Path) -> None:
 def test_the_exit_codes_are_those_of_the_command_line() -> None:
     text = (ROOT / "README.md").read_text()
     table = dict(re.findall(r"^\| (\d+) \| (.+) \|$", text, re.MULTILINE))
-    assert {int(code) for code in table} == set(EXIT_CODES)
+    assert {int(code) for code in table} == {int(code) for code in Exit}
