@@ -64,6 +64,7 @@ from ackline.proto.notices import (
     StreamError,
     StreamRefused,
 )
+from ackline.proto.proofs import ProofSum
 from ackline.proto.reader import scratch_buffer
 from ackline.proto.server_connection import ServerConnection
 from ackline.proto.server_session import (
@@ -123,7 +124,8 @@ class MemoryServer:
     """Answers all notices of server cores, from memory.
 
     `hold_stores` makes stores wait until `release_stores()`, in any order wanted;
-    `fail_stores` lets the next so many fail for want of space.
+    `fail_stores` lets the next so many fail for want of space; `hold_opens` makes OPENs
+    wait until `release_opens()`.
     """
 
     def __init__(self, *, server_limits: Limits = LIMITS, budget: int = 2**28) -> None:
@@ -137,6 +139,8 @@ class MemoryServer:
         self.published: dict[str, list[bytes]] = {}
         self.hold_stores = False
         self.fail_stores = 0
+        self.hold_opens = False
+        self.opening: list[tuple[ServerConnection, Stream]] = []
         self.waiting: list[ChunkReceived] = []
         self.auto_complete = True
         self._tokens = 0
@@ -195,8 +199,9 @@ class MemoryServer:
             case SessionConfirmed():
                 self.session_of(connection).tokens.confirm()
             case OpenReceived(stream, _):
-                self.session_of(connection).streams[stream.id] = stream
-                self.opened(connection, stream)
+                self.opening.append((connection, stream))
+                if not self.hold_opens:
+                    self.release_opens()
             case ChunkReceived():
                 self.waiting.append(notice)
                 if not self.hold_stores:
@@ -262,6 +267,13 @@ class MemoryServer:
             [s for s in session.streams.values() if s.connection is connection],
         )
 
+    def release_opens(self) -> None:
+        opening, self.opening = self.opening, []
+        for connection, stream in opening:
+            if stream.connection is connection and not stream.released:
+                self.session_of(connection).streams[stream.id] = stream
+                self.opened(connection, stream)
+
     def opened(self, connection: ServerConnection, stream: Stream) -> None:
         match stream.use:
             case Use.UPLOAD:
@@ -269,7 +281,7 @@ class MemoryServer:
             case Use.PUBLISH:
                 assert isinstance(stream.receiver, EventReceiver)
                 self.published.setdefault(stream.resource, [])
-                stream.receiver.restore(0)
+                stream.receiver.restore(0, sums=ProofSum())
                 stream.receiver.grow()
                 connection.accept(
                     stream,

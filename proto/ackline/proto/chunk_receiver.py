@@ -155,25 +155,19 @@ class ChunkReceiver(Receiver):
             ProtocolViolation: it is out of place or beyond the window.
         """
         size = len(payload)
-        chunk = self._open
         self._take_credit(int(fragment == 0), size)
+        chunk = self._chunk_of(index, fragment, whole=size if last else None)
         if chunk is None:
-            if self._ignored(index, fragment):
-                self._settle(size)
-                return
-            if fragment != 0:
-                raise self._misplaced(index, f"begins with fragment {fragment}")
-            chunk = self._begin(index, whole=size if last else None)
-        if chunk.index != index or chunk.fragment != fragment:
-            raise self._misplaced(
-                index,
-                f"fragment {fragment} came, fragment {chunk.fragment} of chunk"
-                f" {chunk.index} was next",
-            )
+            self._discard(size)
+            return
         if size == 0 or chunk.start + chunk.filled + size > self.length_of(index):
             raise self._misplaced(index, "is empty or longer than agreed")
-        if chunk.data is not None and not in_place:
-            chunk.data[chunk.filled : chunk.filled + size] = payload
+        if chunk.data is None:
+            self._discard(size)
+        else:
+            self._keep(size)
+            if not in_place:
+                chunk.data[chunk.filled : chunk.filled + size] = payload
         first = chunk.start + chunk.filled == 0
         chunk.crc = crc if first else combine(chunk.crc, crc, size)
         chunk.filled += size
@@ -211,9 +205,7 @@ class ChunkReceiver(Receiver):
         self.pool.give(notice.data)
         self.retry_after, self.retry_code = retry_after, code
         self.rewind_due = self._resync = True
-        if self._open is not None:
-            dropped, self._open = self._open, None
-            self._settle(dropped.filled)
+        self._drop_open()
         self._held = (-1, 0, 0)
         self.end = self.end_number = None
         self._next = self._first_missing()
@@ -223,6 +215,7 @@ class ChunkReceiver(Receiver):
     def chunk_parked(self, notice: ChunkParked, *, kept: bool) -> None:
         """State that the bytes of an incomplete chunk are on disk, or lost."""
         self._parking -= 1
+        self._settle(notice.size)
         if not kept and self._held[0] == notice.index:
             self._held = (-1, 0, 0)
         self.pool.give(notice.data)
@@ -251,25 +244,25 @@ class ChunkReceiver(Receiver):
     def detach(self) -> None:
         """Stop; an incomplete chunk is parked, so that its memory is free."""
         super().detach()
-        chunk, self._open = self._open, None
         self._resync = False
-        if chunk is not None and chunk.filled and chunk.data is not None:
+        chunk = self._open
+        if chunk is not None and chunk.filled and chunk.data is not None and self.ready:
+            self._open = None
             self._held = (chunk.index, chunk.start + chunk.filled, chunk.crc)
-            if self.ready:
-                self._parking += 1
-                self.stream.notice(
-                    ChunkParked(
-                        stream=self.stream,
-                        index=chunk.index,
-                        offset=chunk.start,
-                        data=chunk.data,
-                        size=chunk.filled,
-                    )
+            self._parking += 1
+            self.stream.notice(
+                ChunkParked(
+                    stream=self.stream,
+                    index=chunk.index,
+                    offset=chunk.start,
+                    data=chunk.data,
+                    size=chunk.filled,
                 )
-            else:
-                self._held = (-1, 0, 0)
+            )
+        self._drop_open()
         for notice in self._early:
             self._storing.pop(notice.index, None)
+            self._settle(notice.length)
         self._early.clear()
         self._next = self._first_missing()
 
@@ -282,13 +275,8 @@ class ChunkReceiver(Receiver):
 
     def agreed(self, chunk_size: int, size: int) -> None:
         """Client: take what OPENED says of an object to fetch."""
-        if chunk_size < self.chunk_size:
-            # The window is there, in bytes; it holds more of the smaller chunks.
-            grant = self.grant
-            units = grant.limit_bytes // chunk_size
-            grant.limit_units = max(grant.limit_units, units)
-            self.stream.ack_due()
         self.chunk_size, self.size = chunk_size, size
+        self._raise_units()  # the window is there in bytes: it holds more smaller chunks
 
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """Return the lowest stored ranges beyond `stored`."""
@@ -344,6 +332,25 @@ class ChunkReceiver(Receiver):
     def _expected(self, index: int) -> bool:
         return index == self._next and not self._resync
 
+    def _chunk_of(
+        self, index: int, fragment: int, *, whole: int | None
+    ) -> OpenChunk | None:
+        """Return the chunk that a fragment continues or begins; None to drop it."""
+        chunk = self._open
+        if chunk is None:
+            if self._ignored(index, fragment):
+                return None
+            if fragment != 0:
+                raise self._misplaced(index, f"begins with fragment {fragment}")
+            chunk = self._begin(index, whole=whole)
+        if chunk.index != index or chunk.fragment != fragment:
+            raise self._misplaced(
+                index,
+                f"fragment {fragment} came, fragment {chunk.fragment} of chunk"
+                f" {chunk.index} was next",
+            )
+        return chunk
+
     def _ignored(self, index: int, fragment: int) -> bool:
         """After REWIND, drop what was on its way until the first missing one comes."""
         if not self._resync:
@@ -372,6 +379,12 @@ class ChunkReceiver(Receiver):
         )
         return self._open
 
+    def _drop_open(self) -> None:
+        """Discard an incomplete chunk; the reader may still write into its buffer."""
+        chunk, self._open = self._open, None
+        if chunk is not None and chunk.data is not None:
+            self._settle(chunk.filled)
+
     def _limit(self) -> int:
         if self._short is not None:
             return self._short + 1
@@ -384,7 +397,6 @@ class ChunkReceiver(Receiver):
                 raise self._misplaced(chunk.index, "is shorter than agreed")
             self._short = chunk.index
         if chunk.duplicate:
-            self._settle(chunk.filled)
             self._compare(chunk.index, chunk.crc, length)
             return
         assert chunk.data is not None
@@ -427,32 +439,33 @@ class ChunkReceiver(Receiver):
         else:
             self.stream.ack_due()
 
-    def _top_up(self) -> None:
+    def _top_up(self, *, served: bool = False) -> None:
         """Grant whole chunks, first from the budget, then in turn."""
-        grant = self.grant
-        remaining = self._remaining()
-        while self._settled + self._window_bytes() > grant.limit_bytes:
-            size = min(self.chunk_size, remaining - (grant.limit_bytes - grant.bytes))
-            if size <= 0 or self._queued or self.stream.ended:
+        grant, coming = self.grant, self._remaining()
+        while not self.stream.ended and self.stream.connection is not None:
+            unused = self._unused
+            missing = self._window_chunks * self.chunk_size - unused - self._pending
+            size = min(self.chunk_size, missing, coming - unused)
+            if size <= 0:
                 return
-            first = grant.limit_bytes - self._settled < size
-            if not self.budget.take(size, spare=not first):
-                if first:
-                    self._queued = True
+            if not self.budget.take(size, spare=not served):
+                if unused + self._pending < min(self.chunk_size, coming):
                     self.budget.wait(size, self._served)
                 return
+            served = False
             self._promised += size
             grant.limit_bytes += size
-            grant.limit_units += 1
-            self.stream.ack_due()
+            self._raise_units()
 
-    def _served(self) -> None:
-        self._queued = False
-        if self.stream.connection is not None:
-            self._top_up()
+    def _raise_units(self) -> None:
+        """Allow as many units as there is room for chunks.
 
-    def _window_bytes(self) -> int:
-        return self._window_chunks * self.chunk_size
+        By what is free, not by what came: a chunk that is dropped half received has
+        used up its unit and less than its bytes.
+        """
+        units = self.grant.units - (-self._unused // self.chunk_size)
+        self.grant.limit_units = max(self.grant.limit_units, units)
+        self.stream.ack_due()
 
     def _remaining(self) -> int:
         """Bytes that may still come, as far as the size is known."""
@@ -462,7 +475,9 @@ class ChunkReceiver(Receiver):
             return 2**62
         held = self.held()[0]
         chunk = self._open
-        partial = 0 if chunk is None else chunk.start + chunk.filled
+        partial = 0
+        if chunk is not None and not chunk.duplicate:
+            partial = chunk.start + chunk.filled
         done = self._next * self.chunk_size
         return max(0, self.size - done - (partial or held))
 

@@ -141,12 +141,12 @@ class ClientConnection(Connection):
 
     def open(self, stream: Stream) -> None:
         """Send OPEN, and data at once where SPEC.md §9.2 lets it."""
+        self.adopt([stream])
         message = stream.open
         if stream.receiver is not None:
             opened = self.session.reopened(stream)
             assert opened is not None
             message = opened
-        self.adopt([stream])
         self.send(FrameType.OPEN, message, stream_id=stream.id)
         detail = open_detail(message)
         early = (isinstance(detail, UploadDetail) and detail.early) or (

@@ -80,6 +80,7 @@ class EventReceiver(Receiver):
         self._window = min(FIRST_WINDOW_BYTES, max_window)
         self._max_window = max_window
         self._consumed_since = 0
+        self._told_units = 0
         self._unannounced: list[Batch] = []
         self._waiting_units = 0
 
@@ -146,7 +147,7 @@ class EventReceiver(Receiver):
             raise ProtocolViolation(Code.BAD_FRAME, "events after END")
         if first > self.position:
             if self._resync:
-                self._settle(size)
+                self._discard(size)
                 return
             raise ProtocolViolation(
                 Code.BAD_FRAME,
@@ -155,15 +156,16 @@ class EventReceiver(Receiver):
         if first < self.position:
             self.duplicates += min(batch.next_id, self.position) - first
             if batch.next_id <= self.position:
-                self._settle(size)
+                self._discard(size)
                 self.stream.ack_due()
                 return
             batch = batch.tail(self.position)
-            self._settle(size - len(batch.payload))
+            self._discard(size - len(batch.payload))
         self._resync = False
         self._accept(batch)
 
     def _accept(self, batch: Batch) -> None:
+        self._keep(len(batch.payload))
         gap_end = batch.gap_end()
         if gap_end is None:
             self._sum = self._sum.extended(*batch.proof_parts())
@@ -198,13 +200,17 @@ class EventReceiver(Receiver):
         """State that everything before `position` was used: `size` payload bytes."""
         self.consumed = position
         self._consumed_since += size
-        if self._consumed_since * 2 >= self._window:
+        grown = self._consumed_since * 2 >= self._window
+        if grown:
             self._consumed_since = 0
             self._window = min(self._window * 2, self._max_window)
-            self.stream.ack_due()
-        elif self.lazy:
-            self.stream.ack_soon()
         self._settle(size)
+        raised = self.grant.limit_units - self._told_units
+        if grown or raised * 2 >= self._window // BYTES_PER_UNIT:
+            self._told_units = self.grant.limit_units
+            self.stream.ack_due()
+        else:
+            self.stream.ack_soon()
 
     def stored_to(self, position: int, *, log_position: int = 0) -> None:
         """State that everything before `position` is kept."""
@@ -251,34 +257,38 @@ class EventReceiver(Receiver):
             bodies_crc=self._sum.bodies_crc,
         )
 
+    def attach(self) -> None:
+        """Begin an attachment."""
+        super().attach()
+        self._told_units = self.grant.limit_units
+
     def detach(self) -> None:
         """Stop; what was received stays to be consumed."""
         super().detach()
         self._resync = False
 
-    def _top_up(self) -> None:
+    def _top_up(self, *, served: bool = False) -> None:
         """Grant up to the window; a whole largest event must always fit."""
+        if self.stream.ended or self.stream.connection is None:
+            return
         grant = self.grant
         # From what waits, not from the bytes: tiny events use up units faster.
         units = grant.units - self._waiting_units + self._window // BYTES_PER_UNIT
         grant.limit_units = max(grant.limit_units, units, 1)
-        want = self._settled + self._window - grant.limit_bytes
-        if want <= 0 or self.stream.ended:
+        open_ = self._unused + self._pending
+        want = self._window - open_
+        if want <= 0:
             return
-        first = grant.limit_bytes - self._settled < FIRST_WINDOW_BYTES
-        if not self.budget.take(want, spare=not first):
-            if first and not self._queued:
-                self._queued = True
+        if not self.budget.take(want, spare=True):
+            # Only the first window is waited for: more is for when there is plenty.
+            want = min(self._window, FIRST_WINDOW_BYTES) - open_
+            if want <= 0:
+                return
+            if not (served and self.budget.take(want)):
                 self.budget.wait(want, self._served)
-            return
+                return
         self._promised += want
         grant.limit_bytes += want
-
-    def _served(self) -> None:
-        self._queued = False
-        if self.stream.connection is not None:
-            self._top_up()
-            self.stream.ack_due()
 
     def _check_end(self, number: int) -> None:
         if number != self.position:

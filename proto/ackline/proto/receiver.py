@@ -60,8 +60,7 @@ class Receiver(ABC):
         self.retry_code = 0
         self.rewind_due = False
         self._promised = 0
-        self._settled = 0
-        self._queued = False
+        self._pending = 0
 
     # In
 
@@ -83,18 +82,14 @@ class Receiver(ABC):
 
     def attach(self) -> None:
         """Begin an attachment, with a new window from 0."""
-        self._release_budget()
-        self.grant.restart(0, 0)
-        self._settled = 0
+        self._withdraw()
         self.retry_after = 0.0
         self.rewind_due = False
         self._top_up()
 
     def detach(self) -> None:
         """Stop: the connection is gone. What was promised is promised no more."""
-        self._release_budget()
-        self.grant.restart(0, 0)
-        self._settled = 0
+        self._withdraw()
 
     def end_received(self, number: int, end: End) -> bool:
         """Take the END; return whether it is new."""
@@ -161,36 +156,65 @@ class Receiver(ABC):
         return (0, 0)
 
     def _take_credit(self, units: int, size: int) -> None:
-        """Count against both windows; connection credit is returned at once."""
+        """Count against both windows; connection credit is returned at once.
+
+        The caller says what becomes of the bytes: `_keep()` or `_discard()`.
+        """
         connection = self.stream.connection
         assert connection is not None
         self.grant.take(units, size)
         connection.arrived(units, size)
 
+    @property
+    def _unused(self) -> int:
+        """Bytes that were granted and have not come."""
+        return self.grant.limit_bytes - self.grant.bytes
+
+    def _keep(self, size: int) -> None:
+        """Hold bytes in memory until `_settle()`, over reconnects too."""
+        self._pending += size
+
     def _settle(self, size: int) -> None:
-        """Give back the memory of bytes that were used or discarded."""
-        self._settled += size
+        """Give back the memory of bytes that were held."""
+        self._pending -= size
+        self._discard(size)
+
+    def _discard(self, size: int) -> None:
+        """Give back the memory of bytes that came and are not held."""
         give = min(size, self._promised)
         self._promised -= give
         self._top_up()
         self.budget.give(give)
 
-    def _release_budget(self) -> None:
-        promised, self._promised = self._promised, 0
-        if promised:
-            self.budget.give(promised)
+    def _withdraw(self) -> None:
+        """Take back what was granted; what came already stays in memory."""
+        self.budget.forget(self._served)
+        self.grant.restart(0, 0)
+        give = max(0, self._promised - self._pending)
+        self._promised -= give
+        self.budget.give(give)
+
+    def _served(self) -> None:
+        self._top_up(served=True)
+        self.stream.ack_due()
 
     def close(self) -> None:
         """End: give back all memory."""
-        self._release_budget()
+        self.budget.forget(self._served)
+        promised, self._promised = self._promised, 0
+        self.budget.give(promised)
 
     @abstractmethod
     def proof(self) -> Proof | None:
         """Return a proof over everything received, or None."""
 
     @abstractmethod
-    def _top_up(self) -> None:
-        """Raise the window as far as memory and consumer allow."""
+    def _top_up(self, *, served: bool = False) -> None:
+        """Raise the window as far as memory and consumer allow.
+
+        Args:
+            served: whether it is this receiver's turn to be given memory.
+        """
 
     @abstractmethod
     def _check_end(self, number: int) -> None: ...

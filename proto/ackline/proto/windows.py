@@ -6,7 +6,6 @@ attachment. A `Budget` is the receiver's memory, shared by all its streams.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code, ProtocolViolation
@@ -57,6 +56,10 @@ class Window:
         self.units += units
         self.bytes += size
 
+    def release(self, size: int) -> None:
+        """Take back bytes that were reserved and will not be sent."""
+        self.bytes -= size
+
 
 class Grant:
     """What a receiver has allowed, and what has come of it."""
@@ -93,7 +96,8 @@ class Budget:
     """Bytes of memory that receivers may promise to their senders.
 
     Args:
-        limit: bytes; at least the largest chunk, or that chunk can never be granted.
+        limit: bytes; at least the largest chunk and the first window of a stream of
+            events, or that can never be granted.
     """
 
     __slots__ = ("_serving", "_waiting", "limit", "used")
@@ -101,7 +105,7 @@ class Budget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self._waiting: dict[Callable[[], None], int] = {}
         self._serving = False
 
     @property
@@ -114,8 +118,8 @@ class Budget:
 
         Args:
             size: bytes.
-            spare: take them only if nobody waits: for windows that would like to
-                grow, so that they do not pass those that have nothing yet.
+            spare: take them only if nobody waits: for everything but what `ready`
+                takes, so that nobody passes those that have nothing yet.
         """
         if self.used + size > self.limit or (spare and self._waiting):
             return False
@@ -124,16 +128,28 @@ class Budget:
 
     def wait(self, size: int, ready: Callable[[], None]) -> None:
         """Have `ready` called, in turn, when `size` bytes are there to be taken."""
-        self._waiting.append((size, ready))
+        self._waiting[ready] = size
+
+    def forget(self, ready: Callable[[], None]) -> None:
+        """End `wait`: a stream that ends must neither be kept nor hold up others."""
+        if self._waiting.pop(ready, None) is not None:
+            self._serve()
 
     def give(self, size: int) -> None:
         """Return bytes and serve those who wait."""
         self.used -= size
+        self._serve()
+
+    def _serve(self) -> None:
         if self._serving:
             return
         self._serving = True
         try:
-            while self._waiting and self.used + self._waiting[0][0] <= self.limit:
-                self._waiting.popleft()[1]()
+            while self._waiting:
+                ready, size = next(iter(self._waiting.items()))
+                if self.used + size > self.limit:
+                    break
+                del self._waiting[ready]
+                ready()
         finally:
             self._serving = False
