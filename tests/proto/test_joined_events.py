@@ -319,3 +319,17 @@ def test_2000_streams_share_a_connection() -> None:
     for number, stream in enumerate(streams):
         assert pair.client.events[stream.id] == [b"%d" % number]
         assert stream.id in pair.client.outcomes
+
+
+def test_no_ack_goes_out_before_the_stream_is_opened() -> None:
+    """SPEC.md §4: the server may take its time with OPENED."""
+    pair = Pair()
+    pair.run()
+    pair.server.logs["sources/x"] = feed()
+    stream = pair.client.subscribe("sources/x")
+    stream.ack_due()
+    pair._write(pair.c, pair.to_server)
+    assert pair.c.stats.frames_sent[FrameType.ACK] == 0
+    pair.run()
+    assert stream.opened
+    assert pair.c.stats.frames_sent[FrameType.ACK] == 1

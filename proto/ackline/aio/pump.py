@@ -75,6 +75,7 @@ class Pump(asyncio.BufferedProtocol):
         self._scheduled = False
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._reading = True
         self._closing = False
         self._lowat = 0
@@ -226,11 +227,12 @@ class Pump(asyncio.BufferedProtocol):
         when = self.core.next_timeout()
         if when == inf:
             return
-        timer = self._timer
-        if timer is not None and not timer.cancelled() and timer.when() <= when:
-            return
-        if timer is not None:
-            timer.cancel()
+        if self._timer is not None:
+            if self._due <= when:
+                return
+            self._timer.cancel()
+        # Kept here: uvloop's handle of a time that has passed does not tell it.
+        self._due = when
         self._timer = self._loop.call_at(when, self._timeout)
 
     def _timeout(self) -> None:

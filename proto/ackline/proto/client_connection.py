@@ -311,6 +311,8 @@ class ClientConnection(Connection):
         stream.resource = opened.id
         if not again or not stream.generation:
             stream.generation = standing.generation
+        if stream.receiver is not None:
+            stream.ack_due()  # its window may have grown since OPEN
         self._halves(stream, opened, again=again)
         self.notify(StreamOpened(stream, opened))
         if standing.outcome is not None:

@@ -139,8 +139,12 @@ class Stream:
         self.notify(StreamBroken(self, code, text))
 
     def ack_due(self) -> None:
-        """Have an ACK sent with the next write."""
-        if self.connection is not None and not self.ended:
+        """Have an ACK sent with the next write.
+
+        Before OPENED there is none (SPEC.md §4): the window is in OPEN, or will be in
+        OPENED.
+        """
+        if self.connection is not None and self.opened and not self.ended:
             self.connection.ack_due(self)
 
     def ack_soon(self) -> None:
