@@ -81,6 +81,10 @@ class EventSender(Sender):
         batch = self.feed.next_batch(self.position)
         if batch is None:
             return self._end()
+        if len(batch.payload) > limit:
+            # A frame that a dying link never carries whole would be sent for ever, and
+            # on a slow one it would hold the other streams up (SPEC.md §21).
+            batch = batch.head(batch.entries, limit) or batch.head(1, 2**32) or batch
         size = len(batch.payload)
         if size > self._largest() or not self._room(batch.entries, size):
             part = self._part(batch)
