@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from ackline.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 server = Server()
 
 
 @server.source("count")
-async def count(events: int = 10, delay: float = 0.0) -> AsyncIterator[str]:
+async def count(events: int = 10, delay: float = 0.0) -> AsyncGenerator[str, None]:
     """Say numbers."""
     for number in range(events):
         yield f"event {number}"
@@ -23,7 +23,7 @@ async def count(events: int = 10, delay: float = 0.0) -> AsyncIterator[str]:
 
 
 @server.source("broken")
-async def broken(events: int = 3) -> AsyncIterator[str]:
+async def broken(events: int = 3) -> AsyncGenerator[str, None]:
     """Say some numbers and raise."""
     for number in range(events):
         yield str(number)
@@ -32,7 +32,7 @@ async def broken(events: int = 3) -> AsyncIterator[str]:
 
 
 @server.source("endless")
-async def endless(mark: str = "") -> AsyncIterator[str]:
+async def endless(mark: str = "") -> AsyncGenerator[str, None]:
     """Go on until cancelled, and leave a mark then."""
     number = 0
     try:

@@ -104,7 +104,7 @@ async def test_binary_files_are_uploaded_from_their_position(
     reading, writing = os.pipe()
     os.write(writing, b"through a pipe")
     os.close(writing)
-    with open(reading, "rb") as pipe:  # noqa: PTH123
+    with os.fdopen(reading, "rb") as pipe:
         await client.upload(pipe, name + "c")
     assert (await client.fetch(name + "c")).data == b"through a pipe"
 
