@@ -140,6 +140,7 @@ class MemoryServer:
         self.hold_stores = False
         self.fail_stores = 0
         self.hold_opens = False
+        self.take_batches = True
         self.opening: list[tuple[ServerConnection, Stream]] = []
         self.waiting: list[ChunkReceived] = []
         self.auto_complete = True
@@ -215,7 +216,8 @@ class MemoryServer:
             case EndReceived(stream, end):
                 self.ended(stream, end)
             case BatchReceived(stream):
-                self.batches(stream)
+                if self.take_batches:
+                    self.batches(stream)
             case StoredMoved(stream, _):
                 self.stored_moved(stream)
             case CancelReceived(stream, _):

@@ -9,7 +9,7 @@ from ackline.proto.event_receiver import EventReceiver
 from ackline.proto.feed import EventBuffer
 from ackline.proto.messages import End, Intent, OutcomeKind, Scope
 from ackline.proto.windows import Budget
-from tests.proto.joined import MemoryServer, Pair
+from tests.proto.joined import MemoryServer, Pair, limits
 
 KIB = 2**10
 
@@ -128,6 +128,16 @@ def test_a_stream_that_waits_for_memory_over_a_reconnect_is_served_after_it() ->
     for stream in (first, second):
         assert pair.client.outcomes[stream.id].outcome is OutcomeKind.COMPLETED
     assert pair.server.budget.used == 0
+
+
+def test_a_chunk_as_large_as_the_connection_window_fits_after_a_small_one() -> None:
+    """SPEC.md §12: both windows hold at least one chunk, whatever came before."""
+    small = limits(max_chunk_size=4096, window_bytes=4096)
+    pair = Pair(MemoryServer(server_limits=small))
+    for size in (100, 4096):
+        stream = pair.client.upload(content(size), chunk_size=4096)
+        pair.run()
+        assert pair.client.outcomes[stream.id].outcome is OutcomeKind.COMPLETED
 
 
 def test_a_parked_part_of_a_chunk_counts_until_it_is_on_disk() -> None:

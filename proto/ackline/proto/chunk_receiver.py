@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ackline.proto.checksums import combine
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.limits import MAX_CHUNKS, MAX_RANGES
-from ackline.proto.messages import Durability, Proof
+from ackline.proto.messages import Durability, Intent, Proof
 from ackline.proto.notices import ChunkParked, ChunkReceived
 from ackline.proto.receiver import Receiver
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ackline.proto.buffers import BufferPool
+    from ackline.proto.messages import End
     from ackline.proto.stream import Stream
     from ackline.proto.windows import Budget
 
@@ -91,7 +92,6 @@ class ChunkReceiver(Receiver):
         self._open: OpenChunk | None = None
         self._held: tuple[int, int, int] = (-1, 0, 0)
         self._parking = 0
-        self._resync = False
         self._short: int | None = None
         self._early: list[ChunkReceived] = []
 
@@ -203,11 +203,9 @@ class ChunkReceiver(Receiver):
         """State that a chunk could not be kept; the sender tries again later."""
         self._storing.pop(notice.index, None)
         self.pool.give(notice.data)
-        self.retry_after, self.retry_code = retry_after, code
-        self.rewind_due = self._resync = True
+        self._rewind(code, retry_after)
         self._drop_open()
         self._held = (-1, 0, 0)
-        self.end = self.end_number = None
         self._next = self._first_missing()
         self._settle(notice.length - notice.offset)
         self.stream.ack_due()
@@ -244,7 +242,6 @@ class ChunkReceiver(Receiver):
     def detach(self) -> None:
         """Stop; an incomplete chunk is parked, so that its memory is free."""
         super().detach()
-        self._resync = False
         chunk = self._open
         if chunk is not None and chunk.filled and chunk.data is not None and self.ready:
             self._open = None
@@ -273,10 +270,16 @@ class ChunkReceiver(Receiver):
             self._held = (-1, 0, 0)
         super().attach()
 
+    def close(self) -> None:
+        """End: a chunk that is half here will never be whole."""
+        super().close()
+        self._open = None
+        self._early.clear()
+
     def agreed(self, chunk_size: int, size: int) -> None:
         """Client: take what OPENED says of an object to fetch."""
         self.chunk_size, self.size = chunk_size, size
-        self._raise_units()  # the window is there in bytes: it holds more smaller chunks
+        self._raise_units()  # the window in bytes holds more of smaller chunks
 
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """Return the lowest stored ranges beyond `stored`."""
@@ -336,6 +339,8 @@ class ChunkReceiver(Receiver):
         self, index: int, fragment: int, *, whole: int | None
     ) -> OpenChunk | None:
         """Return the chunk that a fragment continues or begins; None to drop it."""
+        if self._begins_again(index, fragment):
+            self._drop_open()
         chunk = self._open
         if chunk is None:
             if self._ignored(index, fragment):
@@ -351,6 +356,20 @@ class ChunkReceiver(Receiver):
             )
         return chunk
 
+    def _begins_again(self, index: int, fragment: int) -> bool:
+        """Tell whether the sender, in the middle of a chunk, has heard of a REWIND.
+
+        Of several that were on their way at once, each makes it begin again.
+        """
+        chunk = self._open
+        return (
+            self._rewound
+            and chunk is not None
+            and chunk.fragment > 0
+            and fragment == 0
+            and index <= chunk.index
+        )
+
     def _ignored(self, index: int, fragment: int) -> bool:
         """After REWIND, drop what was on its way until the first missing one comes."""
         if not self._resync:
@@ -361,7 +380,7 @@ class ChunkReceiver(Receiver):
         return True
 
     def _begin(self, index: int, *, whole: int | None = None) -> OpenChunk:
-        if index > self._next or self.end is not None:
+        if index > self._next or (self.end is not None and index == self._next):
             raise self._misplaced(index, f"chunk {self._next} was expected")
         if index >= self._limit():
             raise self._misplaced(index, "is beyond the size that was agreed")
@@ -481,12 +500,11 @@ class ChunkReceiver(Receiver):
         done = self._next * self.chunk_size
         return max(0, self.size - done - (partial or held))
 
-    def _check_end(self, number: int) -> None:
-        if self._open is not None or number != self._next:
-            raise ProtocolViolation(
-                Code.BAD_FRAME,
-                f"END as unit {number}, chunk {self._next} was expected",
-            )
+    def _end_fits(self, number: int, end: End) -> bool:
+        if self._rewound and end.intent != Intent.COMPLETED:
+            # It cannot send again what was refused, and knows only what is stored.
+            return number <= self._next
+        return self._open is None and number == self._next
 
     def _misplaced(self, index: int, why: str) -> ProtocolViolation:
         return ProtocolViolation(

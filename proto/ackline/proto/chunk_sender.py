@@ -207,16 +207,23 @@ class ChunkSender(Sender):
         super().detach()
         self._drop()
 
+    def close(self) -> None:
+        """Give back what was loaded, and what was reserved for it."""
+        self._drop()
+
     def _drop(self) -> None:
         connection, load = self.stream.connection, self._open
         self._open = None
-        if load is not None and load.release is not None:
-            if connection is None:
+        self._loading.clear()
+        if load is not None:
+            self._unreserve(len(load.data) - load.sent)
+            if load.release is None:
+                pass
+            elif connection is None:
                 load.release()
             else:  # a fragment may still lie in the transport
                 connection.after_write(load.release)
         self._unload()
-        self._loading.clear()
 
     def _unload(self) -> None:
         """Give back the chunks that were loaded and not begun."""
@@ -433,7 +440,9 @@ class ChunkSender(Sender):
         self.stream.wants_chunk()
 
     def _rewind(self) -> None:
-        self._drop()
         self._next_index = self.stored
         self._held = 0
+        self._drop()
+        if self.end is not None and self.end.intent != Intent.COMPLETED:
+            self._stop_at(self.stored)  # what it read from fails: it cannot load again
         self.stream.wants_chunk()

@@ -167,6 +167,8 @@ class ClientConnection(Connection):
         stream.cancelling = True
         if isinstance(stream.receiver, EventReceiver):
             stream.receiver.drop()
+        if stream.sender is not None:
+            stream.sender.close()
         self.send(FrameType.CANCEL, Cancel(scope=scope, text=text), stream_id=stream.id)
 
     def release(self, stream: Stream) -> None:
@@ -174,8 +176,7 @@ class ClientConnection(Connection):
         stream.released = True
         self.forget(stream)
         self.session.forget(stream)
-        if stream.receiver is not None:
-            stream.receiver.close()
+        stream.close()
         self.send(FrameType.RELEASE, stream_id=stream.id)
 
     def request(self, kind: FrameType, request_id: int, message: Struct) -> None:
@@ -369,6 +370,7 @@ class ClientConnection(Connection):
             self.forget(stream)
             self.session.forget(stream)
             stream.released = True
+            stream.close()
             self.notify(StreamRefused(stream, message))
 
     def _request_error(self, request_id: int, message: Error) -> None:

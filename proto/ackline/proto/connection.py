@@ -124,6 +124,10 @@ class Connection(ABC):
             self, scratch, max_payload=MIN_PAYLOAD, read_size=MIN_PAYLOAD
         )
         self._grant = Grant()
+        # CREDIT for every half of the window; but a largest chunk must always fit.
+        self._least_window = max(
+            limits.window_bytes // 2, limits.max_chunk_size, limits.max_payload
+        )
         self._scheduler = Scheduler()
         self._outbox = Outbox(self._grant)
         self._held: dict[Sender, None] = {}
@@ -181,7 +185,12 @@ class Connection(ABC):
         """Return where an incomplete body belongs."""
         if kind == FrameType.CHUNK:
             stream = self.streams.get(stream_id)
-            if stream is not None and isinstance(stream.receiver, ChunkReceiver):
+            if (
+                stream is not None
+                and not stream.ended
+                and not stream.cancelling
+                and isinstance(stream.receiver, ChunkReceiver)
+            ):
                 return stream.receiver.place_for(sequence, fragment, length)
         return None
 
@@ -276,9 +285,10 @@ class Connection(ABC):
         """Count data against the connection window, and return the credit at once."""
         grant, limits = self._grant, self.limits
         grant.take(units, size)
-        if (grant.limit_bytes - grant.bytes) * 2 < limits.window_bytes or (
-            grant.limit_units - grant.units
-        ) * 2 < limits.window_units:
+        if (
+            grant.limit_bytes - grant.bytes < self._least_window
+            or (grant.limit_units - grant.units) * 2 < limits.window_units
+        ):
             grant.limit_bytes = grant.bytes + limits.window_bytes
             grant.limit_units = grant.units + limits.window_units
             self._outbox.credit_due = True

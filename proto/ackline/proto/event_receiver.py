@@ -16,6 +16,7 @@ from ackline.proto.receiver import Receiver
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ackline.proto.messages import End
     from ackline.proto.stream import Stream
     from ackline.proto.windows import Budget
 
@@ -76,7 +77,6 @@ class EventReceiver(Receiver):
         self._base = position
         self._sum = ProofSum()
         self._proven = True
-        self._resync = False
         self._window = min(FIRST_WINDOW_BYTES, max_window)
         self._max_window = max_window
         self._consumed_since = 0
@@ -143,7 +143,7 @@ class EventReceiver(Receiver):
             raise ProtocolViolation(
                 Code.BAD_FRAME, "kind definitions come from servers only"
             )
-        if self.end is not None:
+        if self.end is not None and batch.next_id > self.position:
             raise ProtocolViolation(Code.BAD_FRAME, "events after END")
         if first > self.position:
             if self._resync:
@@ -227,10 +227,8 @@ class EventReceiver(Receiver):
         """State that nothing from `position` on could be kept; it is sent again."""
         self.drop()
         self.position = position
-        self.end = self.end_number = None
         self._base, self._proven = position, False
-        self.retry_after, self.retry_code = retry_after, code
-        self.rewind_due = self._resync = True
+        self._rewind(code, retry_after)
         self.stream.ack_due()
 
     def drop(self) -> None:
@@ -262,11 +260,6 @@ class EventReceiver(Receiver):
         super().attach()
         self._told_units = self.grant.limit_units
 
-    def detach(self) -> None:
-        """Stop; what was received stays to be consumed."""
-        super().detach()
-        self._resync = False
-
     def _top_up(self, *, served: bool = False) -> None:
         """Grant up to the window; a whole largest event must always fit."""
         if self.stream.ended or self.stream.connection is None:
@@ -290,9 +283,5 @@ class EventReceiver(Receiver):
         self._promised += want
         grant.limit_bytes += want
 
-    def _check_end(self, number: int) -> None:
-        if number != self.position:
-            raise ProtocolViolation(
-                Code.BAD_FRAME,
-                f"END as unit {number}, event {self.position} was expected",
-            )
+    def _end_fits(self, number: int, end: End) -> bool:
+        return number == self.position

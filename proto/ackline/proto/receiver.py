@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.messages import Ack, Durability, Proof, Standing
 from ackline.proto.windows import Grant
 
@@ -61,6 +62,8 @@ class Receiver(ABC):
         self.rewind_due = False
         self._promised = 0
         self._pending = 0
+        self._resync = False
+        self._rewound = False
 
     # In
 
@@ -84,7 +87,7 @@ class Receiver(ABC):
         """Begin an attachment, with a new window from 0."""
         self._withdraw()
         self.retry_after = 0.0
-        self.rewind_due = False
+        self.rewind_due = self._resync = self._rewound = False
         self._top_up()
 
     def detach(self) -> None:
@@ -92,8 +95,18 @@ class Receiver(ABC):
         self._withdraw()
 
     def end_received(self, number: int, end: End) -> bool:
-        """Take the END; return whether it is new."""
-        self._check_end(number)
+        """Take the END; return whether it is new.
+
+        Raises:
+            ProtocolViolation: it is out of place.
+        """
+        if not self._end_fits(number, end):
+            if self._resync:
+                return False  # sent before the REWIND was heard: it comes again
+            raise ProtocolViolation(
+                Code.BAD_FRAME,
+                f"END as unit {number} of stream {self.stream.id} is out of place",
+            )
         if self.end is not None:
             self.duplicates += 1
             self.stream.ack_due()
@@ -154,6 +167,12 @@ class Receiver(ABC):
     def held(self) -> tuple[int, int]:
         """Return bytes of the incomplete chunk `stored`, and their CRC."""
         return (0, 0)
+
+    def _rewind(self, code: int, retry_after: float) -> None:
+        """Have everything that is not stored sent again."""
+        self.retry_after, self.retry_code = retry_after, code
+        self.rewind_due = self._resync = self._rewound = True
+        self.end = self.end_number = None
 
     def _take_credit(self, units: int, size: int) -> None:
         """Count against both windows; connection credit is returned at once.
@@ -217,4 +236,5 @@ class Receiver(ABC):
         """
 
     @abstractmethod
-    def _check_end(self, number: int) -> None: ...
+    def _end_fits(self, number: int, end: End) -> bool:
+        """Tell whether this is where the END belongs."""

@@ -186,6 +186,14 @@ class Sender(ABC):
         self.window.reserve(units, size)
         connection.credit.reserve(units, size)
 
+    def _unreserve(self, size: int) -> None:
+        """Free what was reserved for bytes that will not be sent (SPEC.md §12)."""
+        connection = self.stream.connection
+        if connection is not None:
+            self.window.release(size)
+            connection.credit.release(size)
+            connection.refilled()
+
     def _count(self, first: int, next_unit: int) -> None:
         """Count units as sent; those sent before are replays."""
         self.sent_units += next_unit - first
@@ -201,6 +209,10 @@ class Sender(ABC):
     @abstractmethod
     def finish(self, end: End) -> None:
         """Send END after the last unit."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Send nothing more: let go of everything held for that."""
 
     @abstractmethod
     def _next(self, limit: int) -> list[bytes | memoryview] | None: ...

@@ -219,8 +219,7 @@ class ServerConnection(Connection):
         """Carry a stream no more, without an outcome."""
         stream.released = True
         self.forget(stream)
-        if stream.receiver is not None:
-            stream.receiver.close()
+        stream.close()
 
     def still_stopping(self, stream: Stream, outcome: Outcome) -> None:
         """Say that user code takes its time."""

@@ -198,12 +198,17 @@ class Stream:
             return False
         self.outcome = outcome
         self.lifecycle.end(outcome.outcome)
-        if self.receiver is not None:
-            self.receiver.close()
+        self.close()
         connection = self.connection
         if connection is not None and not connection.is_client:
             connection.outcome_due(self)
         return True
+
+    def close(self) -> None:
+        """Give back what the half holds: nothing more comes or goes."""
+        half = self.sender or self.receiver
+        if half is not None:
+            half.close()
 
     def _reason(self, reason: PauseReason, *, paused: bool) -> None:
         if paused:
