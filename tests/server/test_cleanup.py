@@ -62,9 +62,12 @@ async def test_outcomes_are_forgotten_in_the_end(start: Start) -> None:
     async def one() -> AsyncGenerator[bytes]:
         yield b"x"
 
-    async with start(
-        server, outcome_ttl=0.2, run_grace=0.05, cleanup_interval=0.05
-    ) as serving, Peer(serving.port) as peer:
+    async with (
+        start(
+            server, outcome_ttl=0.2, run_grace=0.05, cleanup_interval=0.05
+        ) as serving,
+        Peer(serving.port) as peer,
+    ):
         run = peer.subscribe("sources/one")
         await run.ended()
         up = peer.upload("a", b"x")

@@ -283,3 +283,40 @@ async def test_a_released_upload_is_continued_by_its_key(start: Start) -> None:
         again = peer.upload("a", DATA, key="k")
         assert (await again.opened()).message.standing.position == 5
         assert (await again.ended()).outcome is OutcomeKind.COMPLETED
+
+
+async def test_a_released_upload_without_a_key_leaves_nothing(
+    start: Start, tmp_path: Path
+) -> None:
+    async with start() as serving:
+        peer = await Peer(serving.port).connect()
+        released = peer.upload("a", DATA, end=False)
+        unnamed = peer.upload("b", DATA, end=False)
+        await released.stored(3)
+        await unnamed.stored(3)
+        released.release()
+        await peer.drop()
+        peer.session.forget(unnamed.stream)
+        await peer.connect()
+        async with asyncio.timeout(5):
+            while object_files(tmp_path):
+                await asyncio.sleep(0.01)
+        await peer.drop()
+
+
+async def test_a_connection_lost_before_the_answer_leaves_nothing(
+    start: Start, tmp_path: Path
+) -> None:
+    async with start() as serving:
+        peer = await Peer(serving.port).connect()
+        for number in range(20):
+            peer.upload(f"a{number}", b"x" * 1000, early=True, end=False)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await peer.drop()
+        peer.session.streams.clear()
+        await peer.connect()
+        async with asyncio.timeout(5):
+            while object_files(tmp_path):
+                await asyncio.sleep(0.01)
+        await peer.drop()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import logging
 import os
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ackline-server: {error}", file=sys.stderr)
         return MISUSED
     _log_to_stderr(level)
+    _allow_many_files()
     return _run(server, options)
 
 
@@ -157,6 +159,15 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop
+
+
+def _allow_many_files() -> None:
+    """Use as many descriptors as the system lets us: each open upload has one."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # noqa: PLC0415 - not on every platform
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _log_to_stderr(level: str) -> None:

@@ -76,7 +76,8 @@ class Handler(ABC):
     Attributes:
         target: what the session's record of the stream names: enough to rebuild it.
         recorded: the outcome of what the stream is about, where it had ended before.
-        moved_away: whether another stream has it now.
+        released: whether nobody will ask for the stream again.
+        abandoned: whether that was the client's wish.
     """
 
     kinds: ClassVar[frozenset[str]]
@@ -88,8 +89,8 @@ class Handler(ABC):
         self.resource: Resource = self._checked()
         self.target = ""
         self.recorded: Outcome | None = None
-        self.moved_away = False
         self.released = False
+        self.abandoned = False
         self._deadline: asyncio.TimerHandle | None = None
         self._answered: asyncio.Future[bool] = (
             asyncio.get_running_loop().create_future()
@@ -177,6 +178,7 @@ class Handler(ABC):
 
     def refused(self) -> None:
         """Take note that the stream was not opened."""
+        self.abandoned = True
         if not self._answered.done():
             self._answered.set_result(False)
         self._close_once()
@@ -192,7 +194,6 @@ class Handler(ABC):
 
     def moved(self) -> None:
         """Lose the stream to another one that was opened with the same key."""
-        self.moved_away = True
         connection = self.stream.connection
         if connection is not None:
             connection.refuse(
@@ -201,10 +202,15 @@ class Handler(ABC):
         log.info("%s moved to another stream", self.label)
         self.service.sessions.forget(self.session, self.stream, moved=True)
 
-    def release(self) -> None:
-        """Let the stream go: nobody will ask for it again."""
+    def release(self, *, abandoned: bool) -> None:
+        """Let the stream go: nobody will ask for it again.
+
+        Args:
+            abandoned: whether it was the client's wish. What nobody can find again,
+                for want of a key, is of no use then.
+        """
         if not self.released:
-            self.released = True
+            self.released, self.abandoned = True, abandoned
             self.stream.released = True
             self.service.counters.fold(self.stream)
             self._close_once()

@@ -194,7 +194,7 @@ def _resume_one(
             client.service.counters.position_lost += 1
         if stream is not None:
             client.core.forget(stream)
-            client.service.sessions.forget(session, stream)
+            client.service.sessions.forget(session, stream, abandoned=False)
     return answer
 
 

@@ -182,8 +182,22 @@ class Sessions:
             "record outcome",
         )
 
-    def forget(self, session: Session, stream: Stream, *, moved: bool = False) -> None:
-        """Forget a stream: it was released, or another session has it."""
+    def forget(
+        self,
+        session: Session,
+        stream: Stream,
+        *,
+        moved: bool = False,
+        abandoned: bool = True,
+    ) -> None:
+        """Forget a stream.
+
+        Args:
+            session: whose.
+            stream: which.
+            moved: whether another stream has what it was about.
+            abandoned: whether the client wants it no more.
+        """
         if session.streams.get(stream.id) is not stream:
             return
         del session.streams[stream.id]
@@ -192,7 +206,7 @@ class Sessions:
         connection = stream.connection
         if connection is not None and stream.id in connection.streams:
             self._service.connection_of(stream).drop(stream)
-        handler_of(stream).release()
+        handler_of(stream).release(abandoned=abandoned and not moved)
         self.forget_recorded(session, [stream.id])
 
     def forget_recorded(self, session: Session, stream_ids: list[int]) -> None:

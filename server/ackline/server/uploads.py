@@ -236,6 +236,16 @@ class UploadHandler(Handler):
 
     async def _let_go(self, upload_id: str) -> None:
         await self.settle_all()
+        if self.abandoned and not self.stream.open.key and not self._finishing:
+            # Without a key nobody can find it again: its data would only lie there.
+            outcome = outcomes.ended(
+                OutcomeKind.CANCELLED,
+                Code.CANCELLED_BY_CLIENT,
+                "it was released and has no key to be continued by",
+                self.position,
+            )
+            await self.service.chunks.abort(upload_id, outcomes.record(outcome))
+            return
         if f"uploads/{upload_id}" not in self.service.owners:
             await self.service.chunks.release(upload_id)
 
