@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from ackline.client.handles import Handle, failed, raise_for
 from ackline.client.progress import Progress
 from ackline.client.targets import FileTarget, MemoryTarget
 from ackline.proto.chunk_receiver import ChunkReceiver
-from ackline.proto.errors import Code, Refused, StreamFailed
+from ackline.proto.errors import AcklineError, Code, Refused, StreamFailed
 from ackline.proto.messages import (
     Durability,
     FetchDetail,
@@ -150,6 +151,9 @@ class Fetch(Handle):
         except Refused:
             if self.begins_again:
                 target.discard()
+            raise
+        except (asyncio.CancelledError, AcklineError):
+            await self._keep_rest()
             raise
         finally:
             self.leave()
@@ -337,6 +341,16 @@ class Fetch(Handle):
             await self._threads.run(state.drop)
         receiver.end_stored()
         return await self.wait_outcome()
+
+    async def _keep_rest(self) -> None:
+        """Write what has come of an incomplete chunk, for the next attempt."""
+        stream = self.stream
+        if stream is None or not isinstance(self._target, FileTarget):
+            return
+        self._receiver.detach()
+        self.leave()
+        while self._waiting:
+            await self._write(self._waiting.popleft())
 
     def _fault(self, end: End, made: Object) -> str | None:
         """Return how what was written differs from what was sent."""
