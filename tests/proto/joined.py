@@ -470,6 +470,7 @@ class MemoryClient:
         self.supplied: list[tuple[int, int]] = []
         self.notices: list[Notice] = []
         self.consume = True
+        self.hold_loads = False
         self.connection: ClientConnection | None = None
 
     def upload(
@@ -567,7 +568,7 @@ class MemoryClient:
 
     def load(self, stream: Stream) -> None:
         sender = stream.sender
-        if not isinstance(sender, ChunkSender):
+        if not isinstance(sender, ChunkSender) or self.hold_loads:
             return
         data = self.files[stream.id]
         for first, end in sender.unknown():

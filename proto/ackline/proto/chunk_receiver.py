@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 from ackline.proto.checksums import combine
@@ -82,11 +83,13 @@ class ChunkReceiver(Receiver):
         self.size = size
         self.ready = False
         self.crc = 0
-        self._prefix = 0
-        self._prefix_bytes = 0
         self._max_chunks = max_chunks
         self._window_chunks = 1
-        self._stored_crcs: dict[int, tuple[int, int]] = {}
+        # Of the chunks without a hole before them, four bytes each: a terabyte in
+        # small chunks has millions. Only the last of them may be a short one.
+        self._prefix_crcs = array("I")
+        self._prefix_bytes = 0
+        self._beyond: dict[int, tuple[int, int]] = {}
         self._storing: dict[int, tuple[int, int]] = {}
         self._next = 0
         self._open: OpenChunk | None = None
@@ -100,14 +103,18 @@ class ChunkReceiver(Receiver):
     def restore(self, chunks: Mapping[int, tuple[int, int]], *, held: int = 0) -> None:
         """Begin from what the disk holds: index to (length, CRC-32C).
 
-        Data that came before this (SPEC.md §9.2, early data) is handed out now.
+        Data that came before this (SPEC.md §9.2, early data) waits for `accepted()`.
         """
-        self._stored_crcs = {i: (crc, length) for i, (length, crc) in chunks.items()}
+        self._prefix_crcs, self._prefix_bytes, self.crc = array("I"), 0, 0
+        self._beyond = {i: (crc, length) for i, (length, crc) in chunks.items()}
         self._advance()
-        early, self._early = self._early, []
-        if not early and self._open is None:
+        if self._open is None:
             self._next = self._first_missing()
         self.ready = True
+
+    def accepted(self) -> None:
+        """Server: hand out the data that came before OPENED."""
+        early, self._early = self._early, []
         for notice in early:
             self._hand_over(notice)
 
@@ -187,7 +194,7 @@ class ChunkReceiver(Receiver):
     def chunk_stored(self, notice: ChunkReceived) -> None:
         """State that a chunk is kept as `durability` promises."""
         crc, length = self._storing.pop(notice.index, (notice.crc, notice.length))
-        self._stored_crcs[notice.index] = (crc, length)
+        self._beyond[notice.index] = (crc, length)
         self.pool.give(notice.data)
         self._advance()
         self.consumed = self.stored
@@ -235,7 +242,8 @@ class ChunkReceiver(Receiver):
 
     def chunks(self) -> dict[int, tuple[int, int]]:
         """Return index to (CRC-32C, length) of what is stored."""
-        return self._stored_crcs
+        prefix = range(len(self._prefix_crcs))
+        return {index: self._prefix_chunk(index) for index in prefix} | self._beyond
 
     # Receiver
 
@@ -266,7 +274,7 @@ class ChunkReceiver(Receiver):
     def attach(self) -> None:
         """Begin an attachment at the first chunk that is missing."""
         self._next = self._first_missing()
-        if self._held[0] != self._next:
+        if self._held[0] != self.stored:  # what was said of chunk `stored` counts
             self._held = (-1, 0, 0)
         super().attach()
 
@@ -284,7 +292,7 @@ class ChunkReceiver(Receiver):
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """Return the lowest stored ranges beyond `stored`."""
         found: list[tuple[int, int]] = []
-        for index in sorted(i for i in self._stored_crcs if i > self.stored):
+        for index in sorted(self._beyond):
             if found and found[-1][1] == index:
                 found[-1] = (found[-1][0], index + 1)
             elif len(found) == MAX_RANGES:
@@ -300,10 +308,9 @@ class ChunkReceiver(Receiver):
 
     def proof(self) -> Proof | None:
         """Return the proof over all chunks before `stored`."""
-        position = self._prefix
         return Proof(
             base=0,
-            position=position,
+            position=len(self._prefix_crcs),
             bytes=self._prefix_bytes,
             lengths_crc=0,
             bodies_crc=self.crc,
@@ -316,19 +323,31 @@ class ChunkReceiver(Receiver):
     # Private
 
     def _advance(self) -> None:
-        while (known := self._stored_crcs.get(self._prefix)) is not None:
+        crcs = self._prefix_crcs
+        while (known := self._beyond.pop(len(crcs), None)) is not None:
             crc, length = known
             self.crc = combine(self.crc, crc, length)
             self._prefix_bytes += length
-            self._prefix += 1
-        if self._prefix > self.stored:
-            self.stored = self.consumed = self._prefix
+            crcs.append(crc)
+        if len(crcs) > self.stored:
+            self.stored = self.consumed = len(crcs)
+
+    def _prefix_chunk(self, index: int) -> tuple[int, int]:
+        length = min(self.chunk_size, self._prefix_bytes - index * self.chunk_size)
+        return self._prefix_crcs[index], length
+
+    def _known(self, index: int) -> tuple[int, int] | None:
+        """Return CRC and length of a chunk that is stored."""
+        if index < len(self._prefix_crcs):
+            return self._prefix_chunk(index)
+        return self._beyond.get(index)
 
     def _first_missing(self) -> int:
-        return self._after(self._prefix)
+        return self._after(len(self._prefix_crcs))
 
     def _after(self, index: int) -> int:
-        while index in self._stored_crcs or index in self._storing:
+        index = max(index, len(self._prefix_crcs))
+        while index in self._storing or index in self._beyond:
             index += 1
         return index
 
@@ -414,7 +433,8 @@ class ChunkReceiver(Receiver):
         if length < self.length_of(chunk.index):
             if self.size is not None:
                 raise self._misplaced(chunk.index, "is shorter than agreed")
-            self._short = chunk.index
+            if not chunk.duplicate:
+                self._short = chunk.index
         if chunk.duplicate:
             self._compare(chunk.index, chunk.crc, length)
             return
@@ -439,11 +459,12 @@ class ChunkReceiver(Receiver):
         )
 
     def _hand_over(self, notice: ChunkReceived) -> None:
-        if not self.ready:
+        if not self.stream.opened:
             self._early.append(notice)
             return
-        known = self._stored_crcs.get(notice.index)
-        if known is not None:  # early data of an upload that was there before
+        if (
+            self._known(notice.index) is not None
+        ):  # early data of an upload that was there before
             self._storing.pop(notice.index, None)
             self._settle(notice.length - notice.offset)
             self._compare(notice.index, notice.crc, notice.length)
@@ -452,7 +473,7 @@ class ChunkReceiver(Receiver):
 
     def _compare(self, index: int, crc: int, length: int) -> None:
         self.duplicates += 1
-        known = self._stored_crcs.get(index) or self._storing.get(index)
+        known = self._known(index) or self._storing.get(index)
         if known is not None and known != (crc, length):
             self.stream.conflict(index)
         else:

@@ -155,7 +155,7 @@ class ClientConnection(Connection):
         if early and stream.sender is not None:
             limits = self.peer_limits
             self._early.add(stream)
-            stream.sender.begin(
+            stream.sender.begin_early(
                 limits.initial_units if limits else EARLY_UNITS,
                 limits.initial_bytes if limits else EARLY_BYTES,
             )

@@ -68,8 +68,16 @@ class Sender(ABC):
         self.log_position = standing.log_position
         self.wake()
 
+    def begin_early(self, limit_units: int, limit_bytes: int) -> None:
+        """Begin before OPENED, from the first unit, within the initial window.
+
+        What was sent after an OPEN that was never answered is gone with it.
+        """
+        self.begin(limit_units, limit_bytes)
+        self._rewind()
+
     def begin(self, limit_units: int, limit_bytes: int) -> None:
-        """Begin an attachment, or the time before OPENED with its initial window."""
+        """Begin an attachment."""
         self._attached = True
         self.window.restart(limit_units, limit_bytes)
         self.end_sent = False

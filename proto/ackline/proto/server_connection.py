@@ -204,7 +204,11 @@ class ServerConnection(Connection):
         )
         if stream.sender is not None:
             stream.sender.wake()
-        elif stream.receiver is not None and stream.receiver.end is not None:
+            return
+        # What came early is told now: errors about it follow OPENED.
+        if isinstance(stream.receiver, ChunkReceiver):
+            stream.receiver.accepted()
+        if stream.receiver is not None and stream.receiver.end is not None:
             stream.notify(EndReceived(stream, stream.receiver.end))
 
     def refuse(
