@@ -64,7 +64,7 @@ async def test_outcomes_are_forgotten_in_the_end(start: Start) -> None:
 
     async with (
         start(
-            server, outcome_ttl=0.2, run_grace=0.05, cleanup_interval=0.05
+            server, outcome_ttl=1.0, run_grace=0.05, cleanup_interval=0.05
         ) as serving,
         Peer(serving.port) as peer,
     ):
@@ -72,11 +72,13 @@ async def test_outcomes_are_forgotten_in_the_end(start: Start) -> None:
         await run.ended()
         up = peer.upload("a", b"x")
         await up.ended()
+        targets = [Status(work.stream.resource) for work in (run, up)]
         for work in (run, up):
             work.release()
-            target = Status(work.stream.resource)
+        for target in targets:
             first = await peer.request(FrameType.STATUS, target)
             assert isinstance(first, StatusReport)
+        for target in targets:
             async with asyncio.timeout(5):
                 while True:
                     answer = await peer.request(FrameType.STATUS, target)

@@ -152,8 +152,6 @@ class FetchHandler(Handler):
             for index, crc in enumerate(crcs):
                 if whole or (index + 1) * self._chunk_size <= self._length:
                     sender.known(index, crc, sender.length_of(index))
-        if self._length == found.size:
-            self._finish(found.crc32c, found)
 
     async def _record(self, object_id: str) -> ObjectRecord:
         chunks, name = self.service.chunks, self.resource.name
@@ -298,22 +296,31 @@ class FetchHandler(Handler):
 
     def _unreadable(self, error: StoreError) -> None:
         log.error("%s: %s", self.label, error)
-        self.sender.fail(Code.STORAGE_FAILED, f"the object cannot be read: {error}")
+        text = f"the object cannot be read: {error}"
+        if self.sender.end is None:
+            self.sender.fail(Code.STORAGE_FAILED, text)
+        else:  # asked for again after END
+            self.decide(outcomes.failed(Code.STORAGE_FAILED, text, self.position))
 
     def _maybe_finish(self) -> None:
-        """Send END after the last chunk of a part, whose CRC is then known."""
-        sender = self.sender
-        if sender.sent_position < (sender.total or 0):
-            return
-        whole = sender.whole()
-        if whole is not None:
-            self._finish(whole[1], None)
+        """Send END after the last chunk.
 
-    def _finish(self, crc: int, whole: ObjectRecord | None) -> None:
-        digest = b""
-        if whole is not None and whole.digest_algorithm != "crc32c":
-            digest = whole.digest
-        self.sender.finish(
+        Not before: until then a chunk that cannot be read is told in END.
+        """
+        sender, stored = self.sender, self._object
+        if sender.sent_position < (sender.total or 0) or stored is None:
+            return
+        record, crc, digest = stored.record, 0, b""
+        if self._length == record.size:
+            crc = record.crc32c
+            if record.digest_algorithm != "crc32c":
+                digest = record.digest
+        else:
+            whole = sender.whole()
+            if whole is None:
+                return
+            crc = whole[1]
+        sender.finish(
             End(Intent.COMPLETED, 0, "", size=self._length, crc=crc, digest=digest)
         )
 

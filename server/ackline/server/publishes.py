@@ -323,6 +323,7 @@ class PublishHandler(Handler):
     async def _recover(self, error: StoreError) -> None:
         """Find out what the log has, and have the rest sent again."""
         log.error("%s: %s", self.label, error)
+        self._tell(error)
         await self.settled()
         source = await self._reopened()
         if source is None:
@@ -354,8 +355,15 @@ class PublishHandler(Handler):
                 return None
             except StoreError as again:
                 log.error("%s: %s", self.label, again)
+                self._tell(again)
                 await asyncio.sleep(RETRY_SECONDS)
         return None
+
+    def _tell(self, error: StoreError) -> None:
+        """Have the client send nothing new for a while, and know why."""
+        receiver = self.receiver
+        receiver.retry_after, receiver.retry_code = RETRY_SECONDS, code_of(error)
+        self.stream.ack_due()
 
     def _changed(self) -> None:
         """See whether the log was deleted or sealed."""
