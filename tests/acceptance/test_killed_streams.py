@@ -82,6 +82,9 @@ async def test_a_log_is_read_once_though_the_server_is_killed(tmp_path: Path) ->
             "--from=first",
             f"--output={output}",
         )
+        async with asyncio.timeout(20):
+            while not written(output):
+                await asyncio.sleep(0.02)
         for part in range(3):
             await asyncio.sleep(chance.uniform(0.2, 0.5))
             await server.kill()
