@@ -73,7 +73,7 @@ class Sink:
 
 async def until(condition: Callable[[], bool], *, within: float = 5.0) -> None:
     async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110  (a condition of many kinds)
+        while not condition():
             await asyncio.sleep(0.002)
 
 

@@ -40,8 +40,9 @@ async def count(
 @server.source("nothing")
 async def nothing() -> AsyncIterator[str]:
     """End at once."""
-    for never in ():
-        yield never
+    never: list[str] = []
+    for item in never:
+        yield item
 
 
 @server.source("kinds")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ackline.client
-from ackline.client import Client
+from ackline.client import Client, Event
 from ackline.proto.errors import StreamCancelled, StreamFailed
 from tests.acceptance.processes import run_client, running, start_client
 
@@ -36,7 +36,8 @@ async def drain(client: Client, resource: str, got: list[str]) -> None:
     """Read a subscription to its end; what came before a failure stays in `got`."""
     async with client.subscribe(resource) as subscription:
         async for event in subscription:
-            got.append(event.text)  # noqa: PERF401
+            assert isinstance(event, Event)
+            got.append(event.text)
 
 
 async def test_cancelling_the_work_runs_its_finally(tmp_path: Path) -> None:
@@ -114,14 +115,14 @@ async def test_every_end_and_kind_arrives(tmp_path: Path) -> None:
         async with client.subscribe("sources/nothing") as nothing:
             assert [event async for event in nothing] == []
         async with client.subscribe("sources/kinds") as kinds:
-            found = [(e.id, e.kind, e.data) async for e in kinds]
+            found = [event async for event in kinds]
         assert found == [
-            (0, "", b"plain"),
-            (1, "token", b"first"),
-            (2, "usage", b"last"),
+            Event(0, "", b"plain"),
+            Event(1, "token", b"first"),
+            Event(2, "usage", b"last"),
         ]
         async with client.subscribe("sources/largest") as largest:
-            assert [len(e.data) async for e in largest] == [262_136]
+            assert [e async for e in largest] == [Event(0, "", b"x" * 262_136)]
         got: list[str] = []
         with pytest.raises(StreamFailed, match="out of memory"):
             await drain(client, "sources/broken", got)

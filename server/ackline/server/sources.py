@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, cast, Literal, TYPE_CHECKING, TypeAlias
 
 from ackline.proto.errors import Code
 from ackline.proto.messages import Resumes
@@ -34,7 +34,8 @@ class Event:
 Item: TypeAlias = bytes | str | Event
 """What a source yields."""
 
-SourceFunction: TypeAlias = Callable[..., AsyncGenerator[Any, None]]
+SourceFunction: TypeAlias = Callable[..., AsyncIterator[Any]]
+"""An async generator function, whichever of its two types it is annotated with."""
 
 _RESUMES = {"replay": Resumes.REPLAY, "none": Resumes.NONE}
 
@@ -88,7 +89,7 @@ class Source:
 
     def start(self, parameters: dict[str, Value]) -> AsyncGenerator[Any, None]:
         """Begin to produce."""
-        return self._function(**parameters)
+        return cast("AsyncGenerator[Any, None]", self._function(**parameters))
 
     def _described(self) -> str:
         names = [str(each) for each in self._signature.parameters.values()]
