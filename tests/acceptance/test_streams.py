@@ -45,7 +45,11 @@ async def test_cancelling_the_work_runs_its_finally(tmp_path: Path) -> None:
         running(tmp_path / "data") as server,
         ackline.client.connect(server.url) as client,
     ):
-        parameters = {"events": 10_000, "pause": 0.005, "notes": str(tmp_path)}
+        parameters: dict[str, Value] = {
+            "events": 10_000,
+            "pause": 0.005,
+            "notes": str(tmp_path),
+        }
         async with client.subscribe("sources/count", params=parameters) as subscription:
             seen = 0
             async for event in subscription:
