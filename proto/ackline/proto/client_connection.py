@@ -99,6 +99,7 @@ class ClientConnection(Connection):
         self.session = session
         self.welcomed = False
         self._resumed: list[ResumedStream] = []
+        self._released: list[int] = []
         self._early: set[Stream] = set()
         self.credit.restart(EARLY_UNITS, EARLY_BYTES)
         self._grant.restart(limits.window_units, limits.window_bytes)
@@ -140,7 +141,12 @@ class ClientConnection(Connection):
             )
 
     def open(self, stream: Stream) -> None:
-        """Send OPEN, and data at once where SPEC.md §9.2 lets it."""
+        """Send OPEN, and data at once where SPEC.md §9.2 lets it.
+
+        Where RESUMED is awaited the stream is opened after it.
+        """
+        if self.phase not in (Phase.GREETED, Phase.OPEN):
+            return
         self.adopt([stream])
         message = stream.open
         if stream.receiver is not None:
@@ -148,6 +154,9 @@ class ClientConnection(Connection):
             assert opened is not None
             message = opened
         self.send(FrameType.OPEN, message, stream_id=stream.id)
+        if stream.paused_here:
+            self.pause_due(stream, "")
+        self._send_cancel(stream)
         detail = open_detail(message)
         early = (isinstance(detail, UploadDetail) and detail.early) or (
             isinstance(detail, PublishDetail) and not message.key
@@ -163,27 +172,40 @@ class ClientConnection(Connection):
             stream.sender.wake()
 
     def cancel(self, stream: Stream, *, scope: Scope, text: str = "") -> None:
-        """Send CANCEL; nothing more is sent on the stream."""
+        """Send CANCEL; nothing more is sent on the stream.
+
+        It is sent again with every resume and OPEN, until there is an outcome.
+        """
         stream.cancelling = True
+        stream.cancel = Cancel(scope=scope, text=text)
         if isinstance(stream.receiver, EventReceiver):
             stream.receiver.drop()
         if stream.sender is not None:
             stream.sender.close()
-        self.send(FrameType.CANCEL, Cancel(scope=scope, text=text), stream_id=stream.id)
+        if self.phase is not Phase.RESUMING:
+            self._send_cancel(stream)
 
     def release(self, stream: Stream) -> None:
         """Send RELEASE: this stream id is not asked for again."""
+        known = self.streams.get(stream.id) is stream
         stream.released = True
         self.forget(stream)
         self.session.forget(stream)
         stream.close()
-        self.send(FrameType.RELEASE, stream_id=stream.id)
+        if known and self.phase is Phase.RESUMING:
+            self._released.append(stream.id)
+        elif known:
+            self.send(FrameType.RELEASE, stream_id=stream.id)
 
     def request(self, kind: FrameType, request_id: int, message: Struct) -> None:
         """Send LIST, STATUS, DELETE, SEAL, CONFIGURE, or CANCEL with a target."""
         self.send(kind, message, sequence=request_id)
 
     # Private
+
+    def _send_cancel(self, stream: Stream) -> None:
+        if stream.cancel is not None and self.streams.get(stream.id) is stream:
+            self.send(FrameType.CANCEL, stream.cancel, stream_id=stream.id)
 
     def _table(self) -> dict[FrameType, Callable[[int, int, int, memoryview], None]]:
         return {
@@ -240,9 +262,14 @@ class ClientConnection(Connection):
     ) -> None:
         message = decode(Resumed, payload)
         self._resumed += message.streams
+        if len(self._resumed) > len(self.streams) + len(self._released):
+            raise ProtocolViolation(
+                Code.BAD_FRAME, "RESUMED has more streams than RESUME named"
+            )
         if flags & MORE:
             return
         answers, self._resumed = self._resumed, []
+        released, self._released = self._released, []
         self.session.session = message.session
         self.phase = Phase.OPEN
         self.send(FrameType.CONFIRM, sequence=message.session.epoch)
@@ -251,6 +278,8 @@ class ClientConnection(Connection):
             if message.code == Code.UNKNOWN_SESSION:
                 self._reopen_all()
             return
+        for stream_id in released:
+            self.send(FrameType.RELEASE, stream_id=stream_id)
         self._go_on(answers)
         for stream in list(self.session.streams.values()):
             if not stream.established and not stream.ended:
@@ -269,6 +298,7 @@ class ClientConnection(Connection):
                 stream.broken(answer.code, answer.text)
             else:
                 self._standing(stream, answer.standing)
+                self._send_cancel(stream)
 
     def _standing(self, stream: Stream, standing: Standing) -> None:
         if stream.generation and standing.generation != stream.generation:
@@ -283,6 +313,8 @@ class ClientConnection(Connection):
     def _reopen_all(self) -> None:
         for stream in list(self.session.streams.values()):
             self.forget(stream)
+            if stream.ended:
+                continue
             stream.established = False
             again = self.session.reopened(stream)
             if again is None:

@@ -206,7 +206,8 @@ class Connection(ABC):
         for release in self._written:
             release()
         self._written.clear()
-        parts = self._outbox.frames()
+        # Until RESUMED it is not known whether the server knows the streams.
+        parts = self._outbox.frames(streams=self.phase is not Phase.RESUMING)
         if self.phase not in (Phase.CLOSED, Phase.RESUMING):
             size, limit = 0, self.rate.fragment
             while size < limit:
@@ -305,12 +306,9 @@ class Connection(ABC):
             self.on_output()  # has the layer above look at `next_timeout()`
 
     def pause_due(self, stream: Stream, text: str) -> None:
-        """Send PAUSE."""
-        self.send(
-            FrameType.PAUSE,
-            Pause(paused=stream.paused_here, text=text),
-            stream_id=stream.id,
-        )
+        """Send PAUSE with the next write."""
+        self._outbox.pause(stream, text)
+        self.output()
 
     def outcome_due(self, stream: Stream) -> None:
         """Send OUTCOME with the next write, after the ACK that belongs to it."""

@@ -1,7 +1,8 @@
 """Control frames that wait to be written: state, not a queue (SPEC.md §21).
 
-At most one ACK and one OUTCOME wait for each stream and one CREDIT and one PONG for the
-connection; a later one replaces it, because the frame is made when it is written.
+At most one PAUSE, one ACK and one OUTCOME wait for each stream and one CREDIT and one
+PONG for the connection; a later one replaces it, because the frame is made when it is
+written.
 Answers and OPENs do queue; the peer's limits on requests and streams bound them.
 """
 
@@ -11,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ackline.proto.frames import HEADER_SIZE, REWIND, FrameType, encode_frame
-from ackline.proto.messages import Credit, encode
+from ackline.proto.messages import Credit, Pause, encode
 
 if TYPE_CHECKING:
     from ackline.proto.stats import Stats
@@ -37,6 +38,7 @@ class Outbox:
         "_control",
         "_grant",
         "_outcomes",
+        "_pauses",
         "_soon",
         "_soon_at",
         "credit_due",
@@ -46,6 +48,7 @@ class Outbox:
     def __init__(self, grant: Grant) -> None:
         self._grant = grant
         self._control: list[bytes] = []
+        self._pauses: dict[Stream, str] = {}
         self._acks: dict[Stream, None] = {}
         self._soon: dict[Stream, None] = {}
         self._soon_at = inf
@@ -56,6 +59,10 @@ class Outbox:
     def add(self, frame: bytes) -> None:
         """Queue a frame."""
         self._control.append(frame)
+
+    def pause(self, stream: Stream, text: str) -> None:
+        """Write a PAUSE."""
+        self._pauses[stream] = text
 
     def ack(self, stream: Stream) -> None:
         """Write an ACK."""
@@ -90,6 +97,7 @@ class Outbox:
 
     def forget(self, stream: Stream) -> None:
         """Write nothing more for a stream."""
+        self._pauses.pop(stream, None)
         self._acks.pop(stream, None)
         self._soon.pop(stream, None)
         self._outcomes.pop(stream, None)
@@ -97,14 +105,20 @@ class Outbox:
     def clear(self) -> None:
         """Write nothing of all that waits."""
         self._control.clear()
+        self._pauses.clear()
         self._acks.clear()
         self._soon.clear()
         self._outcomes.clear()
         self.credit_due = False
         self.pong = None
 
-    def frames(self) -> list[bytes | memoryview]:
-        """Return all that waits, and forget it."""
+    def frames(self, *, streams: bool) -> list[bytes | memoryview]:
+        """Return all that waits, and forget it.
+
+        Args:
+            streams: whether the peer knows the streams now; if not, what is about them
+                waits on.
+        """
         parts: list[bytes | memoryview] = [*self._control]
         self._control.clear()
         if self.credit_due:
@@ -114,6 +128,13 @@ class Outbox:
         if self.pong is not None:
             parts.append(self.pong)
             self.pong = None
+        return parts + self._stream_frames() if streams else parts
+
+    def _stream_frames(self) -> list[bytes | memoryview]:
+        parts: list[bytes | memoryview] = []
+        if self._pauses:
+            pauses, self._pauses = self._pauses, {}
+            parts += [pause_frame(stream, text) for stream, text in pauses.items()]
         if self._acks:
             acks, self._acks = self._acks, {}
             parts += [ack_frame(stream) for stream in acks]
@@ -121,6 +142,15 @@ class Outbox:
             outcomes, self._outcomes = self._outcomes, {}
             parts += [outcome_frame(stream) for stream in outcomes]
         return parts
+
+
+def pause_frame(stream: Stream, text: str) -> bytes:
+    """Return the PAUSE of a stream as it stands now."""
+    return encode_frame(
+        FrameType.PAUSE,
+        encode(Pause(paused=stream.paused_here, text=text)),
+        stream_id=stream.id,
+    )
 
 
 def ack_frame(stream: Stream) -> bytes:

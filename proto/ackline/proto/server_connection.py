@@ -175,6 +175,9 @@ class ServerConnection(Connection):
                 flags=0 if last else MORE,
             )
         self.phase = Phase.OPEN
+        if not code:  # ids that were opened once stay so, whatever became of them
+            ids = [answer.stream_id for answer in answers]
+            self.highest_id = max([self.highest_id, *ids])
         for stream in streams:
             if stream.sender is not None:
                 stream.sender.wake()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ackline.proto.connection import Connection
-    from ackline.proto.messages import Open, Opened, Standing
+    from ackline.proto.messages import Cancel, Open, Opened, Standing
     from ackline.proto.notices import Notice
     from ackline.proto.receiver import Receiver
     from ackline.proto.sender import Sender
@@ -43,6 +43,7 @@ class Stream:
         established: client: whether the present session knows the stream, as OPENED
             says; a stream that was opened again in a new session waits for it.
         cancelling: whether CANCEL was sent or received.
+        cancel: client: the CANCEL, to be sent again until the outcome is known.
         context: whatever the layer above keeps with the stream.
     """
 
@@ -65,6 +66,7 @@ class Stream:
         self.established = False
         self.last_opened: Opened | None = None
         self.cancelling = False
+        self.cancel: Cancel | None = None
         self.released = False
         self.paused_here = False
         self.paused_there = False
@@ -169,13 +171,12 @@ class Stream:
         if paused == self.paused_here:
             return
         self.paused_here = paused
-        connection = self.connection
-        client = connection is not None and connection.is_client
         self._reason(
-            PauseReason.BY_CLIENT if client else PauseReason.BY_SERVER, paused=paused
+            PauseReason.BY_CLIENT if self._of_client else PauseReason.BY_SERVER,
+            paused=paused,
         )
-        if connection is not None:
-            connection.pause_due(self, text)
+        if self.connection is not None:
+            self.connection.pause_due(self, text)
         self._woken()
 
     def peer_paused(self, *, paused: bool) -> None:
@@ -183,9 +184,9 @@ class Stream:
         if paused == self.paused_there:
             return
         self.paused_there = paused
-        client = self.connection is not None and self.connection.is_client
         self._reason(
-            PauseReason.BY_SERVER if client else PauseReason.BY_CLIENT, paused=paused
+            PauseReason.BY_SERVER if self._of_client else PauseReason.BY_CLIENT,
+            paused=paused,
         )
         self._woken()
 
@@ -209,6 +210,14 @@ class Stream:
         half = self.sender or self.receiver
         if half is not None:
             half.close()
+
+    @property
+    def _of_client(self) -> bool:
+        """Whether this is the client's side, known without a connection too.
+
+        A receiving half is there from the beginning, a sending one perhaps later.
+        """
+        return (self.receiver is None) == self.use.client_sends
 
     def _reason(self, reason: PauseReason, *, paused: bool) -> None:
         if paused:
