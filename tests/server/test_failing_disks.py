@@ -13,7 +13,7 @@ import pytest
 from ackline.proto.errors import Code
 from ackline.proto.frames import FrameType
 from ackline.proto.messages import OutcomeKind, Start, Status, StatusReport
-from ackline.server import fetches, publishes, uploads
+from ackline.server import commits, publishes, uploads
 from ackline.server.stores import storage
 from tests.server.peer import Peer, Work
 from tests.server.stores.support import FaultyFiles
@@ -32,9 +32,8 @@ def files(monkeypatch: pytest.MonkeyPatch) -> FaultyFiles:
     """Return the file system of all servers of a test."""
     files = FaultyFiles()
     monkeypatch.setattr(storage, "Files", lambda: files)
-    for module in (uploads, publishes, fetches):
-        if hasattr(module, "RETRY_SECONDS"):
-            monkeypatch.setattr(module, "RETRY_SECONDS", 0.1)
+    for module in (uploads, publishes, commits):
+        monkeypatch.setattr(module, "RETRY_SECONDS", 0.1)
     return files
 
 

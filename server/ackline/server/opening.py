@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.messages import Use
 from ackline.server.fetches import FetchHandler
+from ackline.server.log_subscriptions import LogSubscription
 from ackline.server.publishes import PublishHandler
 from ackline.server.refusals import Refusal, refusal_of
+from ackline.server.run_subscriptions import RunSubscription
 from ackline.server.stores.errors import StoreError
-from ackline.server.subscriptions import LogSubscription, RunSubscription
 from ackline.server.uploads import UploadHandler
 
 if TYPE_CHECKING:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from ackline.proto.chunk_receiver import ChunkReceiver
 from ackline.proto.errors import Code
-from ackline.proto.limits import MAX_CHUNKS, MIN_CHUNK_SIZE
 from ackline.proto.messages import (
     Durability,
     Intent,
@@ -24,21 +20,18 @@ from ackline.proto.messages import (
 )
 from ackline.proto.notices import ChunkParked, ChunkReceived, EndReceived
 from ackline.server import outcomes
+from ackline.server.commits import commit_upload
 from ackline.server.handler import Answer, Handler
-from ackline.server.refusals import RETRY_SECONDS, Refusal, code_of
-from ackline.server.stores.entities import UploadParameters
+from ackline.server.refusals import RETRY_SECONDS, Refusal
 from ackline.server.stores.errors import (
-    AlreadyExists,
     ChecksumConflict,
-    DigestMismatch,
     Ended,
     Fenced,
-    NotFound,
-    SizeMismatch,
     StorageFull,
     StoreError,
     StoreFailed,
 )
+from ackline.server.upload_parameters import check_upload, upload_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -49,8 +42,8 @@ if TYPE_CHECKING:
     from ackline.server.service import Service
     from ackline.server.sessions import Session
     from ackline.server.stores.entities import (
-        ObjectRecord,
         StreamRecord,
+        UploadParameters,
         UploadRecord,
     )
     from ackline.server.stores.seams import Upload
@@ -65,6 +58,7 @@ class UploadHandler(Handler):
 
     Attributes:
         upload: the store's side, once prepared.
+        epoch: what this stream is admitted with there.
     """
 
     kinds = frozenset({"objects"})
@@ -76,7 +70,7 @@ class UploadHandler(Handler):
         self.detail = detail
         self.upload: Upload | None = None
         self._existing = False
-        self._epoch = 0
+        self.epoch = 0
         self._held: tuple[int, int, int] | None = None
         self._storing: set[asyncio.Task[None]] = set()
         self._finishing = False
@@ -111,8 +105,14 @@ class UploadHandler(Handler):
             Refusal: the parameters are not possible or differ from those of the key.
             StoreError: the store refuses or fails.
         """
-        self._check()
-        of = self._parameters()
+        check_upload(self.detail, self.service.options)
+        of = upload_parameters(
+            self.stream.open,
+            self.detail,
+            identity=self.session.identity,
+            name=self.resource.name,
+            durability=self.service.durability,
+        )
         key = f"upload {of.identity} {of.name} {of.key}"
         async with self.service.lock(key) if of.key else nullcontext():
             found = None
@@ -124,7 +124,7 @@ class UploadHandler(Handler):
                 await self._continue(found)
             else:
                 self.upload = await self.service.chunks.create(of)
-                self._epoch = self.upload.record.epoch
+                self.epoch = self.upload.record.epoch
             self._own()
 
     def answer(self) -> Answer:
@@ -171,7 +171,7 @@ class UploadHandler(Handler):
             raise Refusal(Code.MOVED, "it was opened again with the same key")
         self.upload = await self.service.chunks.load(upload_id)
         self._tell_lost()
-        self._epoch = await self.upload.takeover()
+        self.epoch = await self.upload.takeover()
         self._own()
         self._restore()
 
@@ -251,54 +251,6 @@ class UploadHandler(Handler):
 
     # Private
 
-    def _check(self) -> None:
-        detail, options = self.detail, self.service.options
-        if not MIN_CHUNK_SIZE <= detail.chunk_size <= options.max_chunk_size:
-            raise Refusal(
-                Code.INVALID_ARGUMENT,
-                f"chunk_size {detail.chunk_size} is not between {MIN_CHUNK_SIZE} and"
-                f" {options.max_chunk_size}",
-            )
-        if detail.size is not None and detail.size > detail.chunk_size * MAX_CHUNKS:
-            raise Refusal(
-                Code.INVALID_ARGUMENT,
-                f"size {detail.size} has more than {MAX_CHUNKS} chunks; choose larger"
-                " ones",
-            )
-        if detail.durability > Durability.SYNCED:
-            raise Refusal(
-                Code.UNSUPPORTED, "durability replicated is not offered: use synced"
-            )
-
-    def _parameters(self) -> UploadParameters:
-        detail, message = self.detail, self.stream.open
-        metadata = msgspec.msgpack.encode(message.parameters, order="sorted")
-        distinct = (
-            detail.chunk_size,
-            detail.size,
-            detail.algorithm,
-            detail.digest,
-            int(detail.existing),
-            metadata,
-        )
-        return UploadParameters(
-            identity=self.session.identity,
-            name=self.resource.name,
-            key=message.key,
-            chunk_size=detail.chunk_size,
-            total_size=detail.size,
-            digest_algorithm=detail.algorithm,
-            digest=detail.digest,
-            existing=detail.existing,
-            metadata=metadata,
-            parameters_hash=hashlib.sha256(msgspec.msgpack.encode(distinct)).digest(),
-            durability=self._promise(),
-        )
-
-    def _promise(self) -> Durability:
-        asked = min(self.detail.durability, self.service.durability)
-        return Durability(max(asked, Durability.WRITTEN))
-
     def _ended_before(self, found: UploadRecord, of: UploadParameters) -> bool:
         """Tell whether the key's upload has an outcome that stands; take it."""
         outcome = None if found.outcome is None else outcomes.load(found.outcome)
@@ -330,7 +282,7 @@ class UploadHandler(Handler):
                 self._held = (old.receiver.stored, size, crc)
         self.upload = await self.service.chunks.load(found.upload_id)
         self._tell_lost()
-        self._epoch = await self.upload.takeover()
+        self.epoch = await self.upload.takeover()
 
     def _own(self) -> None:
         assert self.upload is not None
@@ -343,7 +295,7 @@ class UploadHandler(Handler):
         self.target = record.upload_id
         stream.resource = f"uploads/{record.upload_id}"
         stream.generation = record.generation
-        stream.epoch = self._epoch or record.epoch
+        stream.epoch = self.epoch or record.epoch
         self.receiver.durability = record.parameters.durability
 
     def _restore(self) -> None:
@@ -383,7 +335,7 @@ class UploadHandler(Handler):
                 notice.index,
                 notice.data,
                 notice.crc,
-                epoch=self._epoch,
+                epoch=self.epoch,
                 length=notice.length,
                 offset=notice.offset,
             )
@@ -411,26 +363,40 @@ class UploadHandler(Handler):
         assert self.upload is not None
         receiver = self.receiver
         receiver.restore_held(-1, 0, 0)
-        try:
-            await self.service.chunks.load(self.upload.record.upload_id)
-        except (StoreError, OSError) as again:
-            log.error("%s: it cannot be loaded again: %s", self.label, again)
-        promised = receiver.chunks()
-        lost = [index for index in self.upload.lost_chunks if index in promised]
-        receiver.chunk_refused(
-            notice, code=Code.STORAGE_FAILED, retry_after=RETRY_SECONDS
-        )
-        if lost and not self._ending:
-            self.service.counters.position_lost += 1
-            self.spawn(
-                self.end(
-                    OutcomeKind.FAILED,
-                    Code.POSITION_LOST,
-                    f"chunk {lost[0]} was acknowledged and is not on the disk",
-                    work=True,
-                ),
-                "fail",
+        lost = await self.fail_if_lost()
+        if not lost:
+            receiver.chunk_refused(
+                notice, code=Code.STORAGE_FAILED, retry_after=RETRY_SECONDS
             )
+
+    async def fail_if_lost(self) -> bool:
+        """Load the upload after a failure, and compare it with what was promised.
+
+        Returns:
+            Whether an acknowledged chunk is not there: then the upload is failed.
+        """
+        upload = self.upload
+        assert upload is not None
+        try:
+            await self.service.chunks.load(upload.record.upload_id)
+        except StoreError as error:
+            log.error("%s: it cannot be loaded again: %s", self.label, error)
+            return False
+        lost = [each for each in self.receiver.chunks() if upload.chunk(each) is None]
+        if not lost:
+            return False
+        self.service.counters.position_lost += 1
+        # Not waited for: it waits for all chunks, and one of them may be asking.
+        self.spawn(
+            self.end(
+                OutcomeKind.FAILED,
+                Code.POSITION_LOST,
+                f"chunk {min(lost)} was acknowledged and is not on the disk",
+                work=True,
+            ),
+            "fail",
+        )
+        return True
 
     async def _park(self, notice: ChunkParked) -> None:
         upload = self.upload
@@ -441,7 +407,7 @@ class UploadHandler(Handler):
                     notice.index,
                     notice.offset,
                     notice.data[: notice.size],
-                    epoch=self._epoch,
+                    epoch=self.epoch,
                 )
                 kept = True
             except (StoreError, ValueError) as error:
@@ -459,71 +425,7 @@ class UploadHandler(Handler):
             self.spawn(self._commit(), "commit")
 
     async def _commit(self) -> None:
-        """Commit, however often the disk is full meanwhile."""
-        while self.stream.outcome is None:
-            try:
-                await self._try_commit()
-                return
-            except StorageFull as error:
-                log.warning("%s: not committed yet: %s", self.label, error)
-            except StoreFailed as error:
-                log.error("%s: not committed yet: %s", self.label, error)
-                if await self._lost_again():
-                    return
-            await asyncio.sleep(RETRY_SECONDS)
-
-    async def _try_commit(self) -> None:
-        upload, receiver = self.upload, self.receiver
-        end = receiver.end
-        assert upload is not None
-        assert end is not None
-        number = receiver.end_number
-        assert number is not None
-
-        def outcome(stored: ObjectRecord) -> bytes:
-            return outcomes.record(
-                outcomes.completed(number, outcomes.wire_object(stored))
-            )
-
         try:
-            stored = await upload.commit(
-                end.size,
-                epoch=self._epoch,
-                outcome=outcome,
-                crc=end.crc,
-                digest=end.digest,
-                sink=self.service.sinks.wants(self.resource.name),
-            )
-        except (SizeMismatch, DigestMismatch, AlreadyExists) as error:
+            await commit_upload(self)
+        finally:
             self._finishing = False
-            await self.end(OutcomeKind.FAILED, code_of(error), str(error), work=True)
-        except Ended as error:
-            self.decide(outcomes.load(error.outcome))
-        except (Fenced, NotFound):
-            self._finishing = False
-        else:
-            receiver.end_stored()
-            record = upload.record.outcome
-            assert record is not None
-            self.decide(outcomes.load(record))
-            self.service.sinks.committed(stored)
-
-    async def _lost_again(self) -> bool:
-        """Load the upload again; tell whether acknowledged chunks are lost."""
-        assert self.upload is not None
-        try:
-            await self.service.chunks.load(self.upload.record.upload_id)
-        except StoreError as error:
-            log.error("%s: it cannot be loaded again: %s", self.label, error)
-            return False
-        if not self.upload.lost_chunks:
-            return False
-        self.service.counters.position_lost += 1
-        await self.end(
-            OutcomeKind.FAILED,
-            Code.POSITION_LOST,
-            f"chunk {self.upload.lost_chunks[0]} was acknowledged and is not on the"
-            " disk",
-            work=True,
-        )
-        return True

@@ -1,0 +1,125 @@
+"""Subscriptions to logs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ackline.proto.errors import Code
+from ackline.proto.messages import (
+    Durability,
+    OnTrimmed,
+    OutcomeKind,
+    Resumes,
+    ResumeStream,
+    Start,
+    SubscribeOpened,
+)
+from ackline.server.logfeed import LogFeed
+from ackline.server.refusals import Refusal
+from ackline.server.subscriptions import Subscription
+
+if TYPE_CHECKING:
+    from ackline.proto.stream import Stream
+    from ackline.server.service import Service
+    from ackline.server.sessions import Session
+    from ackline.server.stores.entities import StreamRecord
+    from ackline.server.stores.seams import Log
+
+__all__ = ["LogSubscription"]
+
+
+class LogSubscription(Subscription):
+    """A cursor on a log."""
+
+    kinds = frozenset({"logs"})
+    durability = Durability.SYNCED
+
+    def __init__(self, service: Service, session: Session, stream: Stream) -> None:
+        super().__init__(service, session, stream)
+        self._log: Log | None = None
+        self._feed: LogFeed | None = None
+
+    @property
+    def feed(self) -> LogFeed:
+        """The log as this cursor sees it."""
+        assert self._feed is not None
+        return self._feed
+
+    @property
+    def opened_detail(self) -> SubscribeOpened:
+        """A log is kept."""
+        assert self._log is not None
+        return SubscribeOpened(resumes=Resumes.REPLAY, first=self._log.first_id)
+
+    async def prepare(self) -> None:
+        """Open the log and find where to begin.
+
+        Raises:
+            Refusal: it is another log than the client knows.
+            StoreError: there is no such log, or it cannot be read.
+        """
+        source = await self._open()
+        if self.detail.start == Start.TIME:
+            self._start = await source.find_by_time(self.detail.value)
+        else:
+            self._start = self._begin_at(source.first_id, source.next_id)
+        self._existing = self.detail.generation != 0
+        self.target = f"{source.record.log_id} {self._start}"
+        await self.feed.prepare(self._proof_positions(self.detail.proof, self._start))
+
+    async def rebuild(self, record: StreamRecord) -> None:
+        """Open the log again.
+
+        Raises:
+            Refusal: it was deleted and made again.
+            StoreError: it was deleted, or cannot be read.
+        """
+        log_id, _, start = record.target.partition(" ")
+        source = await self._open()
+        if source.record.log_id != log_id:
+            raise Refusal(Code.GENERATION_CHANGED, "the log was deleted and made again")
+        self.target, self._start = record.target, int(start)
+        await self.feed.prepare([self._start])
+        self._make_sender()
+
+    async def settle(self, wanted: ResumeStream) -> None:
+        """Have in memory what the client's proof is compared with.
+
+        Raises:
+            StoreError: the log cannot be read.
+        """
+        await self.feed.prepare(self._proof_positions(wanted.proof, wanted.position))
+
+    def close(self) -> None:
+        """Leave the log."""
+        super().close()
+        if self._log is not None:
+            self._log.unwatch(self._changed)
+
+    async def _open(self) -> Log:
+        name = self.resource.name
+        self._log = source = await self.service.logs.open(name, create=False)
+        stream = self.stream
+        stream.resource, stream.generation = f"logs/{name}", source.record.generation
+        stream.epoch = 1
+        self._feed = LogFeed(
+            source,
+            tasks=self.service.tasks,
+            gaps=self.detail.on_trimmed == OnTrimmed.GAP,
+            failed=self._failed,
+            gapped=self._gapped,
+        )
+        source.watch(self._changed)
+        return source
+
+    def _changed(self) -> None:
+        if self._log is not None and self._log.deleted:
+            self.spawn(
+                self.end(
+                    OutcomeKind.FAILED,
+                    Code.NOT_FOUND,
+                    "the log was deleted",
+                    work=False,
+                ),
+                "deleted",
+            )
