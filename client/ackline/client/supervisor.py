@@ -58,6 +58,9 @@ DRAIN_PATIENCE = 10.0
 DRAIN_LOOK = 0.01
 """Seconds between two looks at what is outstanding while a server drains."""
 
+PING_LOOK = 0.02
+"""Seconds between two looks for a connection that can be pinged."""
+
 STUBBORN = 3
 """Times in a row that the same error, which trying again does not mend, may end a
 connection before the client takes it for final."""
@@ -136,7 +139,7 @@ class Supervisor:
         self._pump: Pump | None = None
         self._closing = False
         self._attention = asyncio.Event()
-        self._pongs: dict[int, asyncio.Future[None]] = {}
+        self._pongs: dict[int, asyncio.Future[bool]] = {}
         self._lost_at = 0.0
         self._redirects = 0
         self._stubborn: tuple[int, int] = (0, 0)
@@ -170,19 +173,22 @@ class Supervisor:
             stream.receiver.close()
 
     async def ping(self) -> float:
-        """Return the seconds of one round trip."""
-        while self.connection is None or self.connection.phase is not Phase.OPEN:
-            self.check()
-            await asyncio.sleep(self.options.backoff_first)
+        """Return the seconds of one round trip, on whatever connection makes one."""
         loop = asyncio.get_running_loop()
-        began = loop.time()
-        number = self.connection.ping()
-        pong = self._pongs[number] = loop.create_future()
-        try:
-            await pong
-        finally:
-            self._pongs.pop(number, None)
-        return loop.time() - began
+        while True:
+            self.check()
+            connection = self.connection
+            if connection is None or connection.phase is not Phase.OPEN:
+                await asyncio.sleep(PING_LOOK)
+                continue
+            began = loop.time()
+            number = connection.ping()
+            pong = self._pongs[number] = loop.create_future()
+            try:
+                if await pong:
+                    return loop.time() - began
+            finally:
+                self._pongs.pop(number, None)
 
     def close(self) -> None:
         """End the session and the connection; `run()` returns soon after."""
@@ -234,7 +240,7 @@ class Supervisor:
         self.requests.detached()
         for pong in self._pongs.values():
             if not pong.done():
-                pong.set_exception(ConnectionLost(attempt.reason))
+                pong.set_result(False)
         self._attention.set()
 
     # Private
@@ -481,7 +487,7 @@ class Supervisor:
         if isinstance(notice, PongReceived):
             pong = self._pongs.get(notice.number)
             if pong is not None and not pong.done():
-                pong.set_result(None)
+                pong.set_result(True)
 
     def _redirected(self, redirect: Redirect) -> None:
         self._attempt.redirect = redirect
