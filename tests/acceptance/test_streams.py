@@ -16,6 +16,7 @@ from ackline.proto.errors import StreamCancelled, StreamFailed
 from tests.acceptance.processes import run_client, running, start_client
 
 if TYPE_CHECKING:
+    from ackline.proto.values import Value
     from collections.abc import AsyncIterator
 
 MIB = 2**20

@@ -333,3 +333,21 @@ def test_no_ack_goes_out_before_the_stream_is_opened() -> None:
     pair.run()
     assert stream.opened
     assert pair.c.stats.frames_sent[FrameType.ACK] == 1
+
+
+def test_an_event_above_the_peers_frame_limit_fails_its_stream_only() -> None:
+    """SPEC.md §11."""
+    small = MemoryClient(client_limits=limits(max_payload=8192))
+    pair = Pair(client=small)
+    large, other = feed(), feed()
+    pair.server.logs.update({"sources/large": large, "sources/other": other})
+    stream = pair.client.subscribe("sources/large")
+    neighbour = pair.client.subscribe("sources/other")
+    large.append(b"fits")
+    pair.run()
+    large.append(b"x" * 10_000)
+    other.append(b"y")
+    pair.run()
+    assert pair.client.events[stream.id] == [b"fits"]
+    assert pair.client.outcomes[stream.id].code == Code.LIMIT_EXCEEDED
+    assert pair.client.events[neighbour.id] == [b"y"]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["EventReceiver"]
 
 FIRST_WINDOW_BYTES = 256 * 2**10
-"""Bytes granted to a new stream; it doubles whenever the consumer has used half of it,
+"""Bytes granted to a new stream: the largest event fits. It doubles whenever the consumer has used half of it,
 so that only streams whose consumer moves hold much memory."""
 
 MAX_WINDOW_BYTES = 8 * 2**20
@@ -47,7 +47,7 @@ class EventReceiver(Receiver):
         position: the first id wanted.
         kinds: names of kinds 1, 2, …
         definitions: whether the peer may define kinds in a batch: a server may.
-        max_window: bytes.
+        max_window: bytes; at least `FIRST_WINDOW_BYTES` are granted.
         lazy: whether ACKs may wait a little, because nobody waits for them: for
             subscriptions, where an ACK only returns credit.
     """
@@ -77,8 +77,8 @@ class EventReceiver(Receiver):
         self._base = position
         self._sum = ProofSum()
         self._proven = True
-        self._window = min(FIRST_WINDOW_BYTES, max_window)
-        self._max_window = max_window
+        self._window = FIRST_WINDOW_BYTES
+        self._max_window = max(max_window, FIRST_WINDOW_BYTES)
         self._consumed_since = 0
         self._told_units = 0
         self._unannounced: list[Batch] = []

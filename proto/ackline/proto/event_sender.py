@@ -135,7 +135,14 @@ class EventSender(Sender):
         )
         if units < 1:
             return None
-        return batch.head(units, size)
+        part = batch.head(units, size)
+        if part is None and size == connection.peer_payload:
+            self.stream.broken(
+                Code.LIMIT_EXCEEDED,
+                f"event {batch.first_id} does not fit a frame of the receiver's"
+                f" max_payload, {size} bytes: raise it",
+            )
+        return part
 
     def _continue_begun(self, limit: int) -> list[bytes | memoryview] | None:
         return None
