@@ -59,7 +59,7 @@ for _bit in range(8):
     _TABLE = list(map(_step, _TABLE))
 
 
-def crc32c(data: bytes, crc: int = 0) -> int:
+def crc32c(data: bytes | bytearray, crc: int = 0) -> int:
     """Continue `crc` over `data` (§3)."""
     crc ^= 0xFFFFFFFF
     for byte in data:
@@ -398,7 +398,7 @@ def encode_fields(name: str, fields: Fields, use: int = 0) -> bytes:
     return pack(write(name, fields, use)) if FIELDS[name] else b""
 
 
-def decode(data: bytes, max_payload: int) -> tuple[Frame, int] | None:
+def decode(data: bytes | bytearray, max_payload: int) -> tuple[Frame, int] | None:
     """Return the first frame and its size, or None while it is incomplete."""
     if len(data) < 24:
         return None
