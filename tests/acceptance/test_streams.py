@@ -16,8 +16,9 @@ from ackline.proto.errors import StreamCancelled, StreamFailed
 from tests.acceptance.processes import run_client, running, start_client
 
 if TYPE_CHECKING:
-    from ackline.proto.values import Value
     from collections.abc import AsyncIterator
+
+    from ackline.proto.values import Value
 
 MIB = 2**20
 

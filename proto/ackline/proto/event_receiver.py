@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["EventReceiver"]
 
 FIRST_WINDOW_BYTES = 256 * 2**10
-"""Bytes granted to a new stream: the largest event fits. It doubles whenever the consumer has used half of it,
-so that only streams whose consumer moves hold much memory."""
+"""Bytes granted to a new stream: the largest event fits. It doubles whenever the
+consumer has used half of it, so that only streams whose consumer moves hold much."""
 
 MAX_WINDOW_BYTES = 8 * 2**20
 """Largest window of one stream: some 40 ms of the fastest stream measured here."""
