@@ -384,7 +384,11 @@ class MemoryServer:
     def ended(self, stream: Stream, end: End) -> None:
         if isinstance(stream.receiver, ChunkReceiver):
             self.completed(stream)
-        elif isinstance(stream.receiver, EventReceiver) and stream.receiver.complete:
+        elif (
+            isinstance(stream.receiver, EventReceiver)
+            and stream.receiver.complete
+            and self.auto_complete
+        ):
             stream.receiver.end_stored()
             stream.decide(_outcome(OutcomeKind(end.intent), stream.receiver.stored))
 

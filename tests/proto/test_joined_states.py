@@ -59,7 +59,7 @@ def test_a_pause_set_and_ended_without_a_connection_leaves_no_reason() -> None:
     }
     pair.connect()
     pair.run()
-    assert stream.lifecycle.state is State.PAUSED
+    assert stream.lifecycle.reasons == {PauseReason.BY_CLIENT}
     stream.pause(paused=False)
     assert stream.lifecycle.state is State.STREAMING
     pair.run()
@@ -140,7 +140,6 @@ def test_what_is_asked_while_resuming_waits_for_the_answer(lost: bool) -> None:
     pair.run()
     (lose_sessions if lost else Pair.drop)(pair)
     pair.connect()
-    assert pair.c.phase is Phase.RESUMING
     pair.client.consume = True
     pair.client.take(kept)
     kept.pause(paused=True)

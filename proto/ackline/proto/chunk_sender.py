@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ackline.proto.checksums import combine, crc32c
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.frames import LAST, FrameType, pack_header
+from ackline.proto.limits import MAX_CHUNKS
 from ackline.proto.messages import Intent
 from ackline.proto.sender import Sender
 
@@ -193,13 +194,18 @@ class ChunkSender(Sender):
     # Sender
 
     def opened_early(self, standing: Standing) -> None:
-        """Take OPENED after data was sent without waiting for it (SPEC.md §9.2)."""
+        """Take OPENED after data was sent without waiting for it (SPEC.md §9.2).
+
+        Raises:
+            ProtocolViolation: position_beyond.
+        """
+        self._check_standing(standing)
         self._ranges = [(a, b) for a, b in standing.ranges]
         self.stored = max(self.stored, standing.position)
         self._highest = max(
             self._highest, standing.position, *(end for _first, end in self._ranges)
         )
-        self.limits(standing.limit_units, standing.limit_bytes)
+        super().opened_early(standing)
         self.stream.wants_chunk()
 
     def detach(self) -> None:
@@ -383,7 +389,24 @@ class ChunkSender(Sender):
                     missing.append((index, index + 1))
         return missing
 
+    def _check_standing(self, standing: Standing) -> None:
+        """Refuse positions that no such stream has: they are counted up to.
+
+        Raises:
+            ProtocolViolation: position_beyond.
+        """
+        total = MAX_CHUNKS if self.size is None else -(-self.size // self.chunk_size)
+        highest = max(
+            standing.position - 1, *(end for _first, end in standing.ranges), 0
+        )
+        if highest > total:  # the END counts as one behind the last
+            raise ProtocolViolation(
+                Code.POSITION_BEYOND,
+                f"the receiver has chunk {highest - 1}, there are {total}",
+            )
+
     def _move_to(self, standing: Standing) -> None:
+        self._check_standing(standing)
         position = standing.position
         if position < min(self.stored, self._highest):
             raise ProtocolViolation(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ackline.proto.chunk_receiver import ChunkReceiver
-from ackline.proto.chunk_sender import ChunkSender
 from ackline.proto.client_session import LOST_PUBLISHER
 from ackline.proto.connection import Connection, Phase
 from ackline.proto.errors import Code, ProtocolViolation
@@ -351,12 +350,7 @@ class ClientConnection(Connection):
         if standing.outcome is not None:
             self._ended(stream, standing.outcome)
         elif early and stream.sender is not None:
-            stream.epoch = standing.epoch
-            sender = stream.sender
-            if isinstance(sender, ChunkSender):
-                sender.opened_early(standing)
-            else:
-                sender.limits(standing.limit_units, standing.limit_bytes)
+            stream.opened_early(standing)
         else:
             self._standing(stream, standing)
 
@@ -399,6 +393,7 @@ class ClientConnection(Connection):
         if stream.opened:
             self.notify(StreamError(stream, message))
         else:
+            self._early.discard(stream)
             self.forget(stream)
             self.session.forget(stream)
             stream.released = True

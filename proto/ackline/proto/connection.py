@@ -131,6 +131,7 @@ class Connection(ABC):
         self._scheduler = Scheduler()
         self._outbox = Outbox(self._grant)
         self._held: dict[Sender, None] = {}
+        self._held_until = inf
         self._written: list[Callable[[], None]] = []
         self._output_asked = False
         self._ping_number = 0
@@ -242,10 +243,7 @@ class Connection(ABC):
         """Return when to call `handle_timeout`, at the latest; infinity if never."""
         if self.phase is Phase.CLOSED:
             return inf
-        when = min(self.life.due(), self._outbox.due())
-        for sender in self._held:
-            when = min(when, sender.held_until)
-        return when
+        return min(self.life.due(), self._outbox.due(), self._held_until)
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due."""
@@ -254,9 +252,10 @@ class Connection(ABC):
             return
         if self._outbox.ripen(now):
             self.output()
-        for sender in [s for s in self._held if s.held_until <= now]:
-            del self._held[sender]
-            sender.wake()
+        if now >= self._held_until:
+            held, self._held, self._held_until = self._held, {}, inf
+            for sender in held:
+                sender.wake()  # those that are held on come back
         self._check_life(now)
 
     # What halves and streams call
@@ -265,6 +264,7 @@ class Connection(ABC):
         """Ask a sender for frames."""
         if sender.held_until > self.now:
             self._held[sender] = None
+            self._held_until = min(self._held_until, sender.held_until)
         self._scheduler.activate(sender)
         self.output()
 
@@ -656,6 +656,8 @@ class Connection(ABC):
         """Carry a stream no more: frames for it are discarded."""
         self.streams.pop(stream.id, None)
         self._outbox.forget(stream)
+        if stream.sender is not None:
+            self._held.pop(stream.sender, None)
 
     def agreed(self, peer: Limits) -> None:
         """Take the peer's limits; the handshake is over for the reader."""

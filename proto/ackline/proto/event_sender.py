@@ -8,6 +8,7 @@ from msgspec import structs
 
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.frames import SPECIAL, FrameType, pack_header
+from ackline.proto.limits import MAX_PAYLOAD
 from ackline.proto.messages import Proof
 from ackline.proto.proofs import NOTHING
 from ackline.proto.sender import Sender
@@ -89,6 +90,7 @@ class EventSender(Sender):
         if size > self._largest() or not self._room(batch.entries, size):
             part = self._part(batch)
             if part is None:
+                self._wait_for(batch)
                 return None
             batch, size = part, len(part.payload)
         self._reserve(batch.entries, size)
@@ -135,20 +137,36 @@ class EventSender(Sender):
         )
         if units < 1:
             return None
-        part = batch.head(units, size)
-        if part is None and size == connection.peer_payload:
-            self.stream.broken(
-                Code.LIMIT_EXCEEDED,
-                f"event {batch.first_id} does not fit a frame of the receiver's"
-                f" max_payload, {size} bytes: raise it",
-            )
-        return part
+        return batch.head(units, size)
+
+    def _wait_for(self, batch: Batch) -> None:
+        """Wait for the window that is too small, for the batch's first event."""
+        connection = self.stream.connection
+        assert connection is not None
+        parts = (batch.head(n, MAX_PAYLOAD) for n in range(1, batch.entries + 1))
+        first = next(part for part in parts if part is not None)
+        size = len(first.payload)
+        if size <= connection.peer_payload:
+            self._room(first.entries, size)
+            return
+        self.stream.broken(
+            Code.LIMIT_EXCEEDED,
+            f"event {first.first_id} needs a frame of {size} bytes, the receiver's"
+            f" max_payload is {connection.peer_payload}: raise it",
+        )
 
     def _continue_begun(self, limit: int) -> list[bytes | memoryview] | None:
         return None
 
     def _move_to(self, standing: Standing) -> None:
         position = standing.position
+        if position == self.feed.next_id + 1 and (self.end or self.feed.end):
+            position -= 1  # the END is there too: it comes again, for its ACK
+        if position > self.feed.next_id:
+            raise ProtocolViolation(
+                Code.POSITION_BEYOND,
+                f"the receiver is at {position}, there are {self.feed.next_id} events",
+            )
         if position < min(self.stored, self._highest):
             raise ProtocolViolation(
                 Code.POSITION_LOST,

@@ -266,13 +266,13 @@ class EventBuffer:
         if not tail:
             return
         self._tail, self._tail_kinds = [], None
-        if self._definitions:
+        if self._definitions:  # with the first event that may need them
             entries = [(DEFINITION_KIND, body) for body in self._definitions]
             self._bytes += sum(4 + len(body) for body in self._definitions)
-            entries += zip(kinds or [0] * len(tail), tail, strict=True)
             self._definitions = []
+            entries.append((kinds[0] if kinds else 0, tail[0]))
             self._keep_batch(encode_entries(self._sealed, entries))
-            return
+            tail, kinds = tail[1:], kinds and kinds[1:]
         sizes = list(accumulate(map(len, tail)))
         begin = 0
         while begin < len(tail):

@@ -3,7 +3,7 @@
 At most one PAUSE, one ACK and one OUTCOME wait for each stream and one CREDIT and one
 PONG for the connection; a later one replaces it, because the frame is made when it is
 written.
-Answers and OPENs do queue; the peer's limits on requests and streams bound them.
+Answers and OPENs do queue: a server reads no further while its peer takes none of them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ class Outbox:
 
     Args:
         grant: the connection's window, for CREDIT.
+
+    Attributes:
+        size: bytes of the frames that queue.
     """
 
     __slots__ = (
@@ -43,6 +46,7 @@ class Outbox:
         "_soon_at",
         "credit_due",
         "pong",
+        "size",
     )
 
     def __init__(self, grant: Grant) -> None:
@@ -55,10 +59,12 @@ class Outbox:
         self._outcomes: dict[Stream, None] = {}
         self.credit_due = False
         self.pong: bytes | None = None
+        self.size = 0
 
     def add(self, frame: bytes) -> None:
         """Queue a frame."""
         self._control.append(frame)
+        self.size += len(frame)
 
     def pause(self, stream: Stream, text: str) -> None:
         """Write a PAUSE."""
@@ -111,6 +117,7 @@ class Outbox:
         self._outcomes.clear()
         self.credit_due = False
         self.pong = None
+        self.size = 0
 
     def frames(self, *, streams: bool) -> list[bytes | memoryview]:
         """Return all that waits, and forget it.
@@ -121,6 +128,7 @@ class Outbox:
         """
         parts: list[bytes | memoryview] = [*self._control]
         self._control.clear()
+        self.size = 0
         if self.credit_due:
             self.credit_due = False
             limits = Credit(self._grant.limit_units, self._grant.limit_bytes)

@@ -83,10 +83,10 @@ class Sender(ABC):
         self.end_sent = False
         self.held_until = 0.0
 
-    def limits(self, limit_units: int, limit_bytes: int) -> None:
-        """Take the limits of OPENED after data was sent without waiting for it."""
-        if self.window.raise_to(limit_units, limit_bytes):
-            self.wake()
+    def opened_early(self, standing: Standing) -> None:
+        """Take OPENED after data was sent without waiting for it (SPEC.md §9.2)."""
+        self.window.raise_to(standing.limit_units, standing.limit_bytes)
+        self.wake()
 
     def detach(self) -> None:
         """Stop: the connection is gone."""

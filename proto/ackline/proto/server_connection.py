@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from ackline.proto.chunk_receiver import ChunkReceiver
 from ackline.proto.connection import Connection, Phase
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.event_receiver import EventReceiver
 from ackline.proto.frames import MORE, FrameType
-from ackline.proto.limits import EARLY_BYTES, EARLY_UNITS, MAX_REQUESTS, validated
+from ackline.proto.limits import (
+    EARLY_BYTES,
+    EARLY_UNITS,
+    MAX_REQUESTS,
+    MIN_CHUNK_SIZE,
+    validated,
+)
 from ackline.proto.messages import (
     Cancel,
     Configure,
@@ -29,6 +37,7 @@ from ackline.proto.messages import (
     UploadDetail,
     Welcome,
     decode,
+    encode,
     open_detail,
     raw,
 )
@@ -47,12 +56,15 @@ from ackline.proto.stream import Stream
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from msgspec import Struct
+
     from ackline.proto.buffers import BufferPool
     from ackline.proto.messages import (
         Done,
         Error,
         Limits,
         Listed,
+        OpenDetail,
         OpenedDetail,
         ResumedStream,
         ResumeStream,
@@ -68,9 +80,13 @@ __all__ = ["VERSION", "ServerConnection"]
 VERSION = 1
 """The version of SPEC.md this core speaks, and the oldest."""
 
-RESUMED_AT_ONCE = 100
-"""Streams in one RESUMED frame: a Standing with proof is about 60 bytes, with an
-outcome and object up to some kilobytes, and the frame must fit the peer's limit."""
+MAX_UNSENT = 2**20
+"""Bytes of answers that wait for a peer that does not take them. Above it nothing more
+is read, or one that asks and never reads would have the server hold all its answers.
+Only a server does this: if both sides did, each could wait for the other."""
+
+ARRAY_SIZE = 4
+"""Bytes that the length of a longer MessagePack array needs more than an empty one."""
 
 OVERLOADED_RETRY = 1.0
 """Seconds after which a refused OPEN may be tried again."""
@@ -119,6 +135,8 @@ class ServerConnection(Connection):
         self.budget = budget
         self.max_chunks = max_chunks
         self._requests: set[int] = set()
+        self._answering = False
+        self._choked = False
         self._resume: list[ResumeStream] = []
         self._wants_resume = False
         self._grant.restart(EARLY_UNITS, EARLY_BYTES)
@@ -166,13 +184,13 @@ class ServerConnection(Connection):
             code: why nothing was resumed, or 0.
             text: for the client's caller.
         """
-        for at in range(0, max(len(answers), 1), RESUMED_AT_ONCE):
-            part = tuple(answers[at : at + RESUMED_AT_ONCE])
-            last = at + RESUMED_AT_ONCE >= len(answers)
+        frame = Resumed(code=code, text=text, session=session, streams=())
+        parts = _portions(answers, self.peer_payload - len(encode(frame)) - ARRAY_SIZE)
+        for number, part in enumerate(parts, 1):
             self.send(
                 FrameType.RESUMED,
-                Resumed(code=code, text=text, session=session, streams=part),
-                flags=0 if last else MORE,
+                structs.replace(frame, streams=part),
+                flags=0 if number == len(parts) else MORE,
             )
         self.phase = Phase.OPEN
         if not code:  # ids that were opened once stay so, whatever became of them
@@ -291,17 +309,50 @@ class ServerConnection(Connection):
                 f"{kind.name} before the handshake was over",
             )
 
+    def send(
+        self,
+        kind: FrameType,
+        message: Struct | None = None,
+        *,
+        flags: int = 0,
+        stream_id: int = 0,
+        sequence: int = 0,
+    ) -> None:
+        """Queue a control frame."""
+        super().send(kind, message, flags=flags, stream_id=stream_id, sequence=sequence)
+        if self._outbox.size > MAX_UNSENT and not self._choked:
+            self._choked = True
+            self._hold()
+
+    def data_to_send(self, now: float) -> list[bytes | memoryview]:
+        """Return the parts of the next frames, or nothing."""
+        parts = super().data_to_send(now)
+        if self._choked:
+            self._choked = False
+            self._read_on()
+        return parts
+
     def _wait(self) -> None:
         """Read nothing further until the answer is known."""
+        self._answering = True
+        self._hold()
+
+    def _go_on(self) -> None:
+        self._answering = False
+        self._read_on()
+
+    def _hold(self) -> None:
         self.reading = False
         self.reader.hold()
 
-    def _go_on(self) -> None:
+    def _read_on(self) -> None:
+        if self._answering or self._choked or self.phase is Phase.CLOSED:
+            return
         self.reading = True
         try:
             self.reader.release()
         except ProtocolViolation as violation:
-            self.fail(violation.code, violation.text)
+            self.fail(violation.code, violation.text, stream_id=self.reader.stream_id)
 
     def _hello(
         self, _flags: int, _stream_id: int, _sequence: int, payload: memoryview
@@ -362,7 +413,18 @@ class ServerConnection(Connection):
             )
             return
         self.adopt([stream])
-        if self._early(stream):
+        detail = open_detail(message)
+        largest = self.limits.max_chunk_size
+        if isinstance(detail, UploadDetail) and not (
+            MIN_CHUNK_SIZE <= detail.chunk_size <= largest
+        ):
+            self.refuse(
+                stream,
+                Code.INVALID_ARGUMENT,
+                f"chunk_size {detail.chunk_size} is not from {MIN_CHUNK_SIZE} to"
+                f" {largest}",
+            )
+        elif self._early(stream, detail):
             self.notify(OpenReceived(stream, message))
         else:
             self.refuse(
@@ -372,9 +434,8 @@ class ServerConnection(Connection):
                 retry_after=OVERLOADED_RETRY,
             )
 
-    def _early(self, stream: Stream) -> bool:
+    def _early(self, stream: Stream, detail: OpenDetail) -> bool:
         """Make the receiving half, for what may come before OPENED (SPEC.md §9.2)."""
-        detail = open_detail(stream.open)
         units = size = 0
         if isinstance(detail, UploadDetail):
             stream.receiver = ChunkReceiver(
@@ -457,6 +518,22 @@ class ServerConnection(Connection):
         raise ProtocolViolation(
             Code.WRONG_STATE, f"ERROR for request {request_id}, servers make none"
         )
+
+
+def _portions(
+    answers: Sequence[ResumedStream], room: int
+) -> list[tuple[ResumedStream, ...]]:
+    """Cut answers into frames: with outcomes and ranges they differ much in size."""
+    portions: list[list[ResumedStream]] = [[]]
+    left = room
+    for answer in answers:
+        size = len(encode(answer))
+        if size > left and portions[-1]:
+            portions.append([])
+            left = room
+        portions[-1].append(answer)
+        left -= size
+    return [tuple(portion) for portion in portions]
 
 
 _REPLIES = {

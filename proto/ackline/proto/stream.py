@@ -117,6 +117,16 @@ class Stream:
             except ProtocolViolation as violation:
                 self.broken(violation.code, violation.text)
 
+    def opened_early(self, standing: Standing) -> None:
+        """Client: go on after data was sent without waiting for OPENED."""
+        assert self.sender is not None
+        self.epoch = standing.epoch
+        self.peer_paused(paused=standing.paused)
+        try:
+            self.sender.opened_early(standing)
+        except ProtocolViolation as violation:
+            self.broken(violation.code, violation.text)
+
     # What the halves say
 
     def notice(self, notice: Notice) -> None:

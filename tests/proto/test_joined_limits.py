@@ -1,0 +1,212 @@
+"""Peers that go to a limit, or past it (SPEC.md §6, §11, §20)."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from ackline.proto.chunk_sender import ChunkSender
+from ackline.proto.connection import Phase
+from ackline.proto.errors import Code
+from ackline.proto.event_sender import EventSender
+from ackline.proto.feed import EventBuffer
+from ackline.proto.frames import FrameType, encode_frame
+from ackline.proto.messages import (
+    End,
+    Intent,
+    Open,
+    Outcome,
+    OutcomeKind,
+    UploadDetail,
+    Use,
+    encode,
+    raw,
+)
+from ackline.proto.notices import OpenReceived
+from tests.proto.joined import MemoryClient, MemoryServer, Pair, limits
+
+CHUNK = 4096
+
+
+def content(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def feed() -> EventBuffer:
+    return EventBuffer(
+        generation=5, max_events=10**6, max_bytes=10**8, keep=True, define=True
+    )
+
+
+def completed(size: int) -> End:
+    return End(Intent.COMPLETED, 0, "", size=size)
+
+
+def test_streams_with_large_batches_take_turns_for_the_last_credit() -> None:
+    small = limits(window_units=1, max_payload=8192)
+    pair = Pair(client=MemoryClient(client_limits=small))
+    streams = {}
+    for name in ("sources/a", "sources/b", "sources/c"):
+        pair.server.logs[name] = buffer = feed()
+        for _ in range(10):
+            buffer.append(b"x" * 5000)
+        buffer.finish(completed(10))
+        streams[name] = pair.client.subscribe(name)
+    pair.run()
+    for stream in streams.values():
+        assert len(pair.client.events[stream.id]) == 10
+
+
+def test_a_definition_travels_with_the_first_event_however_many_follow() -> None:
+    pair = Pair()
+    pair.server.logs["sources/x"] = buffer = feed()
+    stream = pair.client.subscribe("sources/x")
+    pair.run()
+    kind = buffer.define("large")
+    for _ in range(20):
+        buffer.append(b"x" * 100_000, kind)
+    buffer.finish(completed(20))
+    pair.run()
+    assert len(pair.client.events[stream.id]) == 20
+    assert pair.client.outcomes[stream.id].outcome is OutcomeKind.COMPLETED
+
+
+@pytest.mark.parametrize("chunk_size", [0, 1023, 2**24 + 1, 2**32 - 1])
+def test_a_chunk_size_that_cannot_be_is_refused_before_its_early_data(
+    chunk_size: int,
+) -> None:
+    pair = Pair()
+    pair.run()
+    detail = UploadDetail(chunk_size=chunk_size, size=10, early=True)
+    message = Open(Use.UPLOAD, "objects/x", "", 0, 0, raw(detail))
+    pair.to_server += encode_frame(FrameType.OPEN, encode(message), stream_id=1)
+    pair.to_server += encode_frame(FrameType.CHUNK, b"0123456789", stream_id=1)
+    pair.c.highest_id = 1
+    pair.run()
+    assert pair.server.stats.errors_sent == {Code.INVALID_ARGUMENT: 1}
+    assert pair.s.phase is Phase.OPEN
+
+
+def test_a_receiver_that_claims_chunks_beyond_the_size_is_not_believed() -> None:
+    pair = Pair(piece=1000)
+    stream = pair.client.upload(content(20 * CHUNK), chunk_size=CHUNK)
+    pair.run_until(lambda: stream.opened)
+    receiver = pair.s.streams[stream.id].receiver
+    assert receiver is not None
+    receiver.stored = 10**15
+    pair.reconnect()
+    pair.run()
+    assert pair.client.broken == {stream.id: Code.POSITION_BEYOND}
+    assert isinstance(stream.sender, ChunkSender)
+    assert stream.sender.unknown() == []
+
+
+def test_an_early_upload_does_not_believe_it_either() -> None:
+    pair = Pair()
+    pair.server.hold_opens = True
+    stream = pair.client.upload(content(CHUNK), chunk_size=CHUNK, early=True)
+    pair.run()
+    receiver = pair.s.streams[stream.id].receiver
+    assert receiver is not None
+    receiver.stored = 10**15
+    pair.server.release_opens()
+    pair.run()
+    assert pair.client.broken == {stream.id: Code.POSITION_BEYOND}
+
+
+def test_a_receiver_that_claims_events_beyond_the_newest_is_not_believed() -> None:
+    pair = Pair()
+    stream, buffer = pair.client.publish("logs/x", key="p")
+    buffer.append(b"only one")
+    pair.run()
+    receiver = pair.s.streams[stream.id].receiver
+    assert receiver is not None
+    receiver.stored = 5
+    pair.reconnect()
+    pair.run()
+    assert pair.client.broken == {stream.id: Code.POSITION_BEYOND}
+
+
+def test_an_end_that_is_stored_without_an_outcome_is_sent_again() -> None:
+    pair = Pair()
+    stream, buffer = pair.client.publish("logs/x", key="p")
+    buffer.append(b"only one")
+    pair.run()
+    there = pair.s.streams[stream.id].receiver
+    assert there is not None
+    assert isinstance(stream.sender, EventSender)
+    pair.server.auto_complete = False
+    stream.sender.finish(completed(1))
+    pair.run()
+    there.end_stored()
+    pair.reconnect()
+    pair.run()
+    assert pair.client.broken == {}
+    assert there.duplicates == 1
+    assert stream.sender.end_acknowledged
+
+
+def test_answers_to_a_resume_fit_the_smallest_frames() -> None:
+    """SPEC.md §8.2: in one or more frames, each within the peer's limit."""
+    pair = Pair(client=MemoryClient(client_limits=limits(max_payload=8192)))
+    pair.server.logs["sources/x"] = feed()
+    streams = [pair.client.subscribe("sources/x") for _ in range(200)]
+    pair.run()
+    there = [pair.s.streams[stream.id] for stream in streams]
+    pair.drop()
+    for number, stream in enumerate(there):
+        text = "x" * (4000 if number % 3 else 0)
+        outcome = Outcome(OutcomeKind.FAILED, Code.SOURCE_FAILED, text, 0, 0.0)
+        stream.decide(outcome)
+    pair.connect()
+    pair.run()
+    assert len(pair.client.outcomes) == 200
+    assert pair.client.stats.errors_sent == {}
+
+
+def test_a_peer_that_asks_and_never_reads_is_not_read_from() -> None:
+    pair = Pair(MemoryServer(server_limits=limits(max_streams=1)))
+    pair.run()
+    detail = UploadDetail(chunk_size=CHUNK, size=10)
+    payload = encode(Open(Use.UPLOAD, "objects/x", "", 0, 0, raw(detail)))
+    opens = bytearray()
+    for number in range(1, 20_001):
+        opens += encode_frame(FrameType.OPEN, payload, stream_id=number)
+    sent = pair.server.stats.errors_sent
+    while opens and pair.s.reading:
+        pair.s.reader.feed(opens[:1000])
+        del opens[:1000]
+    assert 1000 < sent[Code.TOO_MANY_STREAMS] < 15_000
+    assert opens
+    waiting = sum(map(len, pair.s.data_to_send(pair.now)))
+    assert 2**20 < waiting < 2**20 + 1000
+    while opens:
+        assert pair.s.reading
+        pair.s.reader.feed(opens[:1000])
+        del opens[:1000]
+        pair.s.data_to_send(pair.now)
+    assert sent[Code.TOO_MANY_STREAMS] == 19_999
+    assert sum(isinstance(n, OpenReceived) for n in pair.server.notices) == 1
+
+
+def test_a_sender_waits_as_long_as_it_is_told() -> None:
+    """SPEC.md §13: `retry_after`; of several streams each for its own time."""
+    pair = Pair()
+    streams = [pair.client.upload(content(9 * CHUNK), chunk_size=CHUNK) for _ in "ab"]
+    pair.server.hold_stores = True
+    pair.run()
+    for seconds, notice in enumerate(list(pair.server.waiting), 1):
+        pair.server.waiting.remove(notice)
+        receiver = notice.stream.receiver
+        assert receiver is not None
+        receiver.chunk_refused(  # type: ignore[attr-defined]
+            notice, code=Code.OVERLOADED, retry_after=float(seconds)
+        )
+    pair.server.hold_stores = False
+    begun = pair.now
+    pair.run_until(lambda: len(pair.client.outcomes) == 1)
+    assert begun + 1.0 <= pair.now < begun + 1.5
+    pair.run_until(lambda: len(pair.client.outcomes) == 2)
+    assert begun + 2.0 <= pair.now < begun + 2.5
+    assert {stream.id for stream in streams} == set(pair.client.outcomes)
