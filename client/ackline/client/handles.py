@@ -21,6 +21,7 @@ from ackline.proto.limits import MAX_KEY
 from ackline.proto.messages import Outcome, OutcomeKind, Scope
 from ackline.proto.notices import (
     OutcomeReceived,
+    StoredMoved,
     StreamBroken,
     StreamError,
     StreamOpened,
@@ -67,6 +68,7 @@ class Handle(ABC):
         self.changed = asyncio.Event()
         self._cancelling: tuple[Scope, str] | None = None
         self._tries = 0
+        self._mark: object = None
 
     @property
     def resource(self) -> str:
@@ -178,6 +180,9 @@ class Handle(ABC):
                 self.failure = self.failure or self.local_failure(code, text)
             case OutcomeReceived(_, outcome):
                 self.outcome = outcome
+            case StoredMoved():
+                self._moved()
+                self.happened(notice)
             case _:
                 self.happened(notice)
         self.changed.set()
@@ -239,6 +244,13 @@ class Handle(ABC):
         """Take a notice about units."""
 
     # Private
+
+    def _moved(self) -> None:
+        """Count progress, also what RESUMED says the connection before has moved."""
+        mark = self.mark()
+        if mark != self._mark:
+            self._mark = mark
+            self.supervisor.progress += 1
 
     def _send_cancel(self) -> None:
         connection = self.supervisor.connection

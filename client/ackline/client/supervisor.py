@@ -67,7 +67,7 @@ connection before the client takes it for final."""
 
 FINAL = frozenset({Code.UNAUTHENTICATED, Code.UNSUPPORTED_VERSION})
 BAD_TOKENS = frozenset({Code.TOKEN_SUPERSEDED, Code.TOKEN_INVALID})
-MOVING_FRAMES = (FrameType.ACK, FrameType.EVENTS, FrameType.CHUNK)
+MOVING_FRAMES = (FrameType.EVENTS, FrameType.CHUNK)
 
 
 @dataclass(slots=True)
@@ -106,6 +106,7 @@ class Supervisor:
         handles: streams that somebody waits for.
         server_limits: as the server stated them last.
         failure: why there will be no further connection.
+        progress: times a position that the server keeps has moved.
         first: done when the first connection is made, or cannot be.
     """
 
@@ -128,6 +129,7 @@ class Supervisor:
         self.requests = Requests()
         self.server_limits: Limits | None = None
         self.failure: AcklineError | None = None
+        self.progress = 0
         self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._token = token
         self._on_state = on_state
@@ -526,8 +528,9 @@ class Supervisor:
         attempt.reason = text
 
     def _moved(self) -> int:
-        """Count frames that only come when something moves."""
-        return sum(self.stats.frames_received[kind] for kind in MOVING_FRAMES)
+        """Count what only happens when something moves."""
+        received = self.stats.frames_received
+        return self.progress + sum(received[kind] for kind in MOVING_FRAMES)
 
     def _tell(
         self,
