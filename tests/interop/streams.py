@@ -150,7 +150,7 @@ class Stream:
 class Sender(Stream):
     """A stream that this client sends on, from `unit` and its byte `held`."""
 
-    unit = held = fragment = log_position = 0
+    unit = held = fragment = log_position = reserved = 0
     begun = ended = closing = verified = early = False
     retry_at = 0.0
     ranges: Any = ()
@@ -162,7 +162,8 @@ class Sender(Stream):
         self.ranges = standing["ranges"]
         if not self.early:  # what was sent before OPENED belongs to this attachment
             need(standing["position"] >= self.position, "lower", "position_lost")
-            self.used, self.begun, self.ended = (0, 0), False, False
+            self.used, self.reserved = (0, 0), 0
+            self.begun = self.ended = False
             self.unit, self.held, self.fragment = (
                 standing["position"],
                 standing["held"],
@@ -203,8 +204,22 @@ class Sender(Stream):
         self.retry_at = time.monotonic() + fields["retry_after"]
         self.limit = raised(self.limit, fields)
         if frame.flags & REWIND:
+            self.give_up()
             self.unit, self.held, self.fragment = self.position, 0, 0
             self.begun = self.ended = False
+
+    def give_up(self) -> None:
+        """Free what was reserved for the rest of the chunk (§12)."""
+        self.spend(0, -self.reserved)
+        self.reserved = 0
+
+    def cancel(self, scope: int = 0) -> None:
+        self.give_up()
+        super().cancel(scope)
+
+    def on_outcome(self, frame: Frame, fields: Fields) -> None:
+        self.give_up()
+        super().on_outcome(frame, fields)
 
     def send_data(self, name: str, flags: int, payload: bytes) -> None:
         self.allowance -= 1
@@ -264,10 +279,11 @@ class Upload(Sender):
             if room[0] < 1 or room[1] < len(rest):
                 return False
             self.spend(1, len(rest))
-            self.begun = True
+            self.begun, self.reserved = True, len(rest)
         piece = rest[:MIN_PAYLOAD]
         self.send_data("CHUNK", LAST * (len(piece) == len(rest)), piece)
         self.fragment, self.held = self.fragment + 1, self.held + len(piece)
+        self.reserved -= len(piece)
         if len(piece) == len(rest):
             self.unit, self.held, self.fragment, self.begun = self.unit + 1, 0, 0, False
         return True

@@ -257,6 +257,15 @@ def test_a_fetch_goes_on_from_a_file_in_another_session(client: Client) -> None:
     assert ranged.data == DATA[1000:71_000]
 
 
+@pytest.mark.xfail(strict=True, reason="no frame can carry the rest, which is nothing")
+def test_a_file_that_is_here_already_is_only_confirmed(client: Client) -> None:
+    """SPEC.md §8.2, §9.2: who has a file need not know that it is whole."""
+    upload(client, "whole").finish()
+    window = (2, 2 * CHUNK)
+    fetch = Fetch(client, "objects/whole", CHUNK, data=DATA, window=window)
+    assert fetch.finish(patience=1)["outcome"] == 1
+
+
 @pytest.mark.parametrize("key", ["", "meter-1"])
 def test_records_are_published_once_whatever_was_lost(client: Client, key: str) -> None:
     """SPEC.md §11, §13: without a key, records go ahead of OPENED."""
