@@ -9,7 +9,8 @@ print(event.id, event.text)
 
 from __future__ import annotations
 
-from ackline.client.client import Client, connect
+from ackline.client.client import Client
+from ackline.client.connecting import connect
 from ackline.client.connection_states import ConnectionPhase, ConnectionState
 from ackline.client.fetches import FetchResult
 from ackline.client.options import ClientOptions

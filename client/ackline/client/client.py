@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from ackline.client.addresses import DEFAULT_URL, parse_url
 from ackline.client.fetches import Fetch, FetchParameters
 from ackline.client.handles import checked_key
 from ackline.client.memory import LoadMemory
@@ -48,10 +46,8 @@ from ackline.proto.resource import Resource, ResourceKind, parse_resource
 from ackline.proto.windows import Budget
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-    from types import TracebackType
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
-    from ackline.client.connection_states import ConnectionState
     from ackline.client.fetches import FetchResult
     from ackline.client.progress import OnProgress
     from ackline.client.publishers import Prefix
@@ -63,7 +59,7 @@ if TYPE_CHECKING:
     from ackline.proto.messages import Entry
     from ackline.proto.values import Value
 
-__all__ = ["Client", "connect"]
+__all__ = ["Client"]
 
 _T = TypeVar("_T")
 
@@ -468,75 +464,6 @@ class Client:
             status.st_size,
             status.st_mtime_ns,
         )
-
-
-class connect:  # noqa: N801 - used like a function: async with connect(…) as client
-    """Connect to a server: an async context manager that yields a `Client`.
-
-    Entering waits for the server's first answer. Leaving ends the session: what is
-    under way is released, not cancelled.
-
-    Args:
-        url: `ackline://HOST:PORT`.
-        token: bearer token, if the server wants one.
-        options: limits, memory and patience.
-        on_state: called with each change of the connection.
-
-    Raises:
-        UsageError: the URL is none.
-        ConnectionLost: the first connection fails; `wait_for_server` tries on.
-        Refused: the server does not want this client.
-    """
-
-    def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        token: str | None = None,
-        options: ClientOptions | None = None,
-        on_state: Callable[[ConnectionState], None] | None = None,
-    ) -> None:
-        self._address = parse_url(url)
-        self._token = token
-        self._options = options or ClientOptions()
-        self._on_state = on_state
-        self._group = asyncio.TaskGroup()
-        self._supervisor: Supervisor | None = None
-        self._client: Client | None = None
-
-    async def __aenter__(self) -> Client:
-        await self._group.__aenter__()
-        supervisor = self._supervisor = Supervisor(
-            self._address,
-            self._group,
-            token=self._token,
-            options=self._options,
-            on_state=self._on_state,
-        )
-        self._group.create_task(supervisor.run())
-        try:
-            await supervisor.first
-        except BaseException:
-            await self._close()
-            raise
-        self._client = Client(supervisor, self._options)
-        return self._client
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._close()
-
-    async def _close(self) -> None:
-        """End every task; the caller's own exception is not wrapped in a group."""
-        assert self._supervisor is not None
-        self._supervisor.close()
-        await self._group.__aexit__(None, None, None)
-        if self._client is not None:
-            self._client.close_threads()
 
 
 def _choice(name: str, value: str, choices: Mapping[str, _T]) -> _T:

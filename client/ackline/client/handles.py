@@ -18,7 +18,7 @@ from ackline.proto.errors import (
     UsageError,
 )
 from ackline.proto.limits import MAX_KEY
-from ackline.proto.messages import Outcome, OutcomeKind, Scope
+from ackline.proto.messages import Cancel, Outcome, OutcomeKind, Scope
 from ackline.proto.notices import (
     OutcomeReceived,
     StoredMoved,
@@ -66,7 +66,6 @@ class Handle(ABC):
         self.failure: AcklineError | None = None
         self.resumes = 0
         self.changed = asyncio.Event()
-        self._cancelling: tuple[Scope, str] | None = None
         self._tries = 0
         self._mark: object = None
 
@@ -131,9 +130,14 @@ class Handle(ABC):
             scope: `Scope.WORK` also ends the run behind the stream.
             text: why, for the record.
         """
+        stream, connection = self.stream, self.supervisor.connection
+        assert stream is not None
         if self.outcome is None:
-            self._cancelling = (scope, text)
-            self._send_cancel()
+            if connection is not None and stream.connection is connection:
+                connection.cancel(stream, scope=scope, text=text)
+            else:  # the next connection sends it
+                stream.cancelling = True
+                stream.cancel = Cancel(scope=scope, text=text)
         return await self.wait_outcome()
 
     def pause(self, text: str = "") -> None:
@@ -171,7 +175,6 @@ class Handle(ABC):
                 self.opened = opened
                 self._tries = 0
                 self.accepted(stream, opened)
-                self._send_cancel()
             case StreamRefused(_, error):
                 self._refused(error)
             case StreamError(_, error):
@@ -191,7 +194,6 @@ class Handle(ABC):
         """Take note that a new connection carries the stream."""
         if self.opened is not None:
             self.resumes += 1
-        self._send_cancel()
         self.changed.set()
 
     def fail(self, failure: AcklineError) -> None:
@@ -251,18 +253,6 @@ class Handle(ABC):
         if mark != self._mark:
             self._mark = mark
             self.supervisor.progress += 1
-
-    def _send_cancel(self) -> None:
-        connection = self.supervisor.connection
-        if (
-            self._cancelling is not None
-            and connection is not None
-            and self.outcome is None
-            and self.stream is not None
-            and self.stream.connection is connection
-        ):
-            scope, text = self._cancelling
-            connection.cancel(self.stream, scope=scope, text=text)
 
     def _refused(self, error: Error) -> None:
         if error.code not in REFUSED_FOR_NOW:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, cast
 
 from ackline.aio import Pump, ScratchPool
-from ackline.client.addresses import Address, parse_url
-from ackline.client.backoff import Backoff
 from ackline.client.connection_states import ConnectionPhase, ConnectionState
 from ackline.client.handles import Handle
+from ackline.client.patience import BAD_TOKENS, Attempt, Patience
 from ackline.client.poison import Poison
 from ackline.client.requests import Requests
 from ackline.proto.client_connection import ClientConnection
@@ -21,13 +19,9 @@ from ackline.proto.errors import (
     AcklineError,
     Code,
     ConnectionLost,
-    Refused,
-    TakenOver,
-    UsageError,
     code_name,
 )
 from ackline.proto.frames import FrameType
-from ackline.proto.limits import MAX_REDIRECTS
 from ackline.proto.notices import (
     ConnectionFailed,
     PeerLeft,
@@ -42,15 +36,13 @@ from ackline.proto.stats import Stats
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ackline.client.addresses import Address
     from ackline.client.options import ClientOptions
     from ackline.proto.messages import GoAway, Limits, Redirect
     from ackline.proto.notices import Notice
     from ackline.proto.stream import Stream
 
 __all__ = ["Supervisor"]
-
-LONG_ENOUGH = 10.0
-"""Seconds after which a connection was of use, whatever it moved (SPEC.md §17)."""
 
 DRAIN_PATIENCE = 10.0
 """Seconds a server that drains without a deadline is given to acknowledge."""
@@ -61,34 +53,7 @@ DRAIN_LOOK = 0.01
 PING_LOOK = 0.02
 """Seconds between two looks for a connection that can be pinged."""
 
-STUBBORN = 3
-"""Times in a row that the same error, which trying again does not mend, may end a
-connection before the client takes it for final."""
-
-FINAL = frozenset({Code.UNAUTHENTICATED, Code.UNSUPPORTED_VERSION})
-BAD_TOKENS = frozenset({Code.TOKEN_SUPERSEDED, Code.TOKEN_INVALID})
 MOVING_FRAMES = (FrameType.EVENTS, FrameType.CHUNK)
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One connection, from the first try to its end."""
-
-    began: float
-    moved_before: int
-    established: bool = False
-    resumed: bool = False
-    reason: str = ""
-    failed: ConnectionFailed | None = None
-    session_code: int = 0
-    left: GoAway | None = None
-    redirect: Redirect | None = None
-
-    @property
-    def retry_after(self) -> float:
-        """Seconds the server asked for."""
-        asked = [self.failed, self.left, self.redirect]
-        return max(each.retry_after if each is not None else 0.0 for each in asked)
 
 
 class Supervisor:
@@ -99,7 +64,7 @@ class Supervisor:
     the reason.
 
     Attributes:
-        home, address: the server asked for, and the one it redirected to.
+        home: the server asked for.
         group: owns every task of the client.
         session: streams and token, over all connections.
         connection: the core of the present connection, or None.
@@ -119,7 +84,7 @@ class Supervisor:
         options: ClientOptions,
         on_state: Callable[[ConnectionState], None] | None,
     ) -> None:
-        self.home = self.address = address
+        self.home = address
         self.group = group
         self.options = options
         self.session = ClientSession()
@@ -133,20 +98,22 @@ class Supervisor:
         self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._token = token
         self._on_state = on_state
-        self._backoff = Backoff(options.backoff_first, options.backoff_last)
+        self._patience = Patience(address, options)
         self._poison = Poison()
         self._scratch = ScratchPool()
         self._agent = f"ackline/{version('ackline')}"
-        self._attempt = Attempt(0.0, 0)
+        self._attempt = Attempt(0.0)
         self._pump: Pump | None = None
         self._closing = False
         self._attention = asyncio.Event()
         self._pongs: dict[int, asyncio.Future[bool]] = {}
-        self._lost_at = 0.0
-        self._redirects = 0
-        self._stubborn: tuple[int, int] = (0, 0)
 
     # For the rest of the client
+
+    @property
+    def address(self) -> Address:
+        """The server, after redirects."""
+        return self._patience.address
 
     def check(self) -> None:
         """Raise if there will be no further connection."""
@@ -248,27 +215,40 @@ class Supervisor:
     # Private
 
     async def _keep(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._lost_at = loop.time()
+        loop, patience = asyncio.get_running_loop(), self._patience
+        patience.lost_at = loop.time()
         while not self._closing:
             await self._quiet()
-            self._tell(ConnectionPhase.CONNECTING, attempt=self._backoff.attempts + 1)
-            self._attempt = attempt = Attempt(loop.time(), self._moved())
+            self._tell(ConnectionPhase.CONNECTING, attempt=patience.attempt)
+            self._attempt = attempt = Attempt(loop.time())
+            before = self._moved()
             await self._connect()
             if attempt.established:
                 self._established(attempt)
                 await self._carry()
-                self._lost_at = loop.time()
+                patience.lost_at = loop.time()
             if self._closing:
                 break
-            delay = self._delay(attempt)
+            attempt.moved = self._moved() > before
+            patience.judge(attempt, first=not self.first.done())
+            if attempt.failed is not None and attempt.established:
+                self._count_failure(attempt.failed)
+            delay = patience.delay(attempt, loop.time())
             self._tell(
                 ConnectionPhase.DISCONNECTED,
                 reason=attempt.reason,
-                attempt=self._backoff.attempts,
+                attempt=patience.attempt - 1,
                 retry_in=delay,
             )
             await self._sleep(delay)
+
+    def _count_failure(self, failed: ConnectionFailed) -> None:
+        """Find the stream that would break every further connection too."""
+        if failed.code in (Code.BAD_CRC, Code.BAD_FRAME):
+            culprit = self.session.streams.get(failed.stream_id)
+            self._poison.struck(self.handles, failed, culprit)
+        else:
+            self._poison.clear()
 
     async def _connect(self) -> None:
         """Make one connection and wait for the server's first answers."""
@@ -276,7 +256,7 @@ class Supervisor:
         attempt = self._attempt
         self._attention.clear()
         try:
-            async with asyncio.timeout(self._patience()):
+            async with asyncio.timeout(self._patience.connecting(loop.time())):
                 await loop.create_connection(
                     lambda: Pump(self), self.address.host, self.address.port
                 )
@@ -360,102 +340,13 @@ class Supervisor:
         except TimeoutError:
             pass
 
-    def _patience(self) -> float:
-        patience = self.options.connect_timeout
-        limit = self.options.give_up_after
-        if limit is not None:
-            spent = asyncio.get_running_loop().time() - self._lost_at
-            patience = min(patience, max(limit - spent, 0.05))
-        return patience
-
     def _established(self, attempt: Attempt) -> None:
         phase = ConnectionPhase.CONNECTED
         if attempt.resumed:
             phase = ConnectionPhase.RESUMED
-        self._tell(phase, attempt=self._backoff.attempts + 1)
+        self._tell(phase, attempt=self._patience.attempt)
         if not self.first.done():
             self.first.set_result(None)
-
-    def _delay(self, attempt: Attempt) -> float:
-        """Return how long to wait after a connection or an attempt at one.
-
-        Raises:
-            AcklineError: there is no sense in trying again.
-        """
-        now = asyncio.get_running_loop().time()
-        self._raise_if_final(attempt)
-        if attempt.established and (
-            self._moved() > attempt.moved_before or now - attempt.began >= LONG_ENOUGH
-        ):
-            self._backoff.reset()
-        if attempt.redirect is not None:
-            self._follow(attempt.redirect)
-            return attempt.retry_after
-        self._redirects = 0
-        if attempt.left is not None and attempt.established:
-            return attempt.retry_after
-        delay = self._backoff.delay(at_least=attempt.retry_after)
-        limit = self.options.give_up_after
-        if limit is not None and now + delay - self._lost_at > limit:
-            raise ConnectionLost(
-                f"there was no connection for {limit:g} s: {attempt.reason}"
-            )
-        return delay
-
-    def _raise_if_final(self, attempt: Attempt) -> None:
-        failed = attempt.failed
-        if attempt.session_code in BAD_TOKENS:
-            raise ConnectionLost(
-                "the session cannot be resumed: " + attempt.reason,
-                code=attempt.session_code,
-            )
-        if failed is not None:
-            if failed.code == Code.TAKEN_OVER:
-                raise TakenOver
-            if failed.code in FINAL:
-                raise Refused(failed.code, failed.text, resource=str(self.address))
-            if attempt.established:
-                self._count_failure(failed)
-        if not (
-            self.first.done()
-            or self.options.wait_for_server
-            or attempt.redirect is not None
-        ):
-            code = failed.code if failed is not None else None
-            raise ConnectionLost(attempt.reason, code=code)
-
-    def _count_failure(self, failed: ConnectionFailed) -> None:
-        """Find what would break every further connection too (SPEC.md §20)."""
-        if failed.code in (Code.BAD_CRC, Code.BAD_FRAME):
-            self._poison.struck(
-                self.handles, failed, self.session.streams.get(failed.stream_id)
-            )
-            return
-        self._poison.clear()
-        known = failed.code in Code.__members__.values()
-        if failed.retry or (known and Code(failed.code).retry):
-            self._stubborn = (0, 0)
-            return
-        code, times = self._stubborn
-        times = times + 1 if code == failed.code else 1
-        self._stubborn = (failed.code, times)
-        if times >= STUBBORN:
-            raise ConnectionLost(
-                f"the connection ended {times} times in a row by: {failed.text}",
-                code=failed.code,
-            )
-
-    def _follow(self, redirect: Redirect) -> None:
-        self._redirects += 1
-        if self._redirects > MAX_REDIRECTS:
-            raise ConnectionLost(
-                f"more than {MAX_REDIRECTS} redirects in a row, the last one to"
-                f" {redirect.url}"
-            )
-        try:
-            self.address = parse_url(redirect.url)
-        except UsageError as error:
-            raise ConnectionLost(f"a redirect to nowhere: {error}") from None
 
     def _notice(self, notice: Notice) -> None:
         """Take a notice of the core, while it handles a frame."""
