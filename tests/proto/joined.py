@@ -25,6 +25,8 @@ from ackline.proto.feed import EventBuffer
 from ackline.proto.messages import (
     Durability,
     End,
+    FetchDetail,
+    FetchOpened,
     Intent,
     Limits,
     Object,
@@ -35,6 +37,7 @@ from ackline.proto.messages import (
     PublishOpened,
     ResumedStream,
     Resumes,
+    ResumeStream,
     Session,
     Start,
     SubscribeDetail,
@@ -137,6 +140,8 @@ class MemoryServer:
         self.uploads: dict[str, MemoryUpload] = {}
         self.logs: dict[str, EventBuffer] = {}
         self.published: dict[str, list[bytes]] = {}
+        self.publishers: dict[str, EventReceiver] = {}
+        self.objects: dict[str, bytes] = {}
         self.hold_stores = False
         self.fail_stores = 0
         self.hold_opens = False
@@ -177,7 +182,7 @@ class MemoryServer:
 
     def new_session(self, connection: ServerConnection) -> Session:
         token = self.token()
-        name = f"s{len(self.sessions) + 1}"
+        name = f"s{self._tokens}"  # never one of a session that was lost
         session = ServerSession(name, "anonymous", Tokens(_hash(token)))
         session.connection = connection
         self.sessions[name] = session
@@ -203,6 +208,8 @@ class MemoryServer:
                 self.opening.append((connection, stream))
                 if not self.hold_opens:
                     self.release_opens()
+            case ChunkWanted(stream):
+                self.load(stream)
             case ChunkReceived():
                 self.waiting.append(notice)
                 if not self.hold_stores:
@@ -281,21 +288,83 @@ class MemoryServer:
             case Use.UPLOAD:
                 self.open_upload(connection, stream)
             case Use.PUBLISH:
-                assert isinstance(stream.receiver, EventReceiver)
-                self.published.setdefault(stream.resource, [])
-                stream.receiver.restore(0, sums=ProofSum())
-                stream.receiver.grow()
-                connection.accept(
-                    stream,
-                    existing=False,
-                    durability=Durability.SYNCED,
-                    detail=PublishOpened(0),
-                    standing=stream.receiver.standing(),
-                )
+                self.open_publisher(connection, stream)
             case Use.SUBSCRIBE:
                 self.open_subscription(connection, stream)
             case Use.FETCH:
-                connection.refuse(stream, Code.UNSUPPORTED, "not here")
+                self.open_fetch(connection, stream)
+
+    def open_publisher(self, connection: ServerConnection, stream: Stream) -> None:
+        receiver = stream.receiver
+        assert isinstance(receiver, EventReceiver)
+        self.published.setdefault(stream.resource, [])
+        key = stream.open.key or f"none-{len(self.publishers)}"
+        before = self.publishers.get(key)
+        self.publishers[key] = receiver
+        if before is None:
+            receiver.restore(0, sums=ProofSum())
+        else:
+            proof = before.proof()
+            sums = proof and ProofSum(proof.bytes, proof.lengths_crc, proof.bodies_crc)
+            receiver.restore(
+                before.position, sums=sums, log_position=before.log_position
+            )
+        receiver.grow()
+        connection.accept(
+            stream,
+            existing=before is not None,
+            durability=Durability.SYNCED,
+            detail=PublishOpened(0),
+            standing=receiver.standing(),
+        )
+
+    def open_fetch(self, connection: ServerConnection, stream: Stream) -> None:
+        data = self.objects.get(stream.open.resource)
+        if data is None:
+            connection.refuse(stream, Code.NOT_FOUND, f"no {stream.open.resource}")
+            return
+        detail = open_detail(stream.open)
+        assert isinstance(detail, FetchDetail)
+        size = min(detail.chunk_size, self.limits.max_chunk_size)
+        sender = ChunkSender(
+            stream, chunk_size=size, size=len(data), priority=stream.priority
+        )
+        stream.sender, stream.generation = sender, 9
+        stream.context = data
+        for index in range(detail.position):
+            part = data[index * size :][:size]
+            sender.known(index, crc32c(part), len(part))
+        wanted = ResumeStream(
+            stream.id,
+            0,
+            detail.position,
+            detail.held,
+            detail.held_crc,
+            detail.proof,
+            stream.open.window_units,
+            stream.open.window_bytes,
+        )
+        resumed = resume_stream(stream, wanted, connection)
+        if resumed.standing is None:
+            connection.refuse(stream, resumed.code, resumed.text)
+            return
+        sender.finish(End(Intent.COMPLETED, 0, "", size=len(data), crc=crc32c(data)))
+        made = Object("o1", "x", 1, len(data), crc32c(data), "crc32c", b"", 0.0)
+        connection.accept(
+            stream,
+            existing=detail.position > 0,
+            durability=Durability.MEMORY,
+            detail=FetchOpened(size, made, 0, len(data)),
+            standing=resumed.standing,
+        )
+
+    def load(self, stream: Stream) -> None:
+        sender, data = stream.sender, stream.context
+        assert isinstance(sender, ChunkSender)
+        assert isinstance(data, bytes)
+        while (index := sender.wanted()) is not None:
+            part = data[index * sender.chunk_size :][: sender.chunk_size]
+            sender.supply(index, memoryview(part))
 
     def open_upload(self, connection: ServerConnection, stream: Stream) -> None:
         detail = open_detail(stream.open)
@@ -411,7 +480,9 @@ class MemoryServer:
         else:
             made = Object("o1", "x", 1, size, crc, "crc32c", b"", 0.0)
             outcome = _outcome(OutcomeKind.COMPLETED, receiver.stored, made=made)
-        self.upload_of(stream).outcome = outcome
+        upload = self.upload_of(stream)
+        upload.outcome = outcome
+        self.objects[stream.open.resource] = upload.data()
         receiver.end_stored()
         stream.decide(outcome)
 
@@ -428,9 +499,9 @@ class MemoryServer:
 
     def stored_moved(self, stream: Stream) -> None:
         sender = stream.sender
-        if isinstance(sender, EventSender) and sender.end_acknowledged:
-            assert sender.end is not None
-            stream.decide(_outcome(OutcomeKind(sender.end.intent), sender.position))
+        if sender is not None and sender.end_acknowledged and sender.end is not None:
+            kind = OutcomeKind(sender.end.intent)
+            stream.decide(_outcome(kind, sender.sent_position))
 
     def cancel(self, stream: Stream) -> None:
         half = stream.sender or stream.receiver
@@ -467,6 +538,10 @@ class MemoryClient:
         self.budget = Budget(2**28)
         self.files: dict[int, bytes] = {}
         self.events: dict[int, list[bytes]] = {}
+        self.fetched: dict[int, dict[int, bytes]] = {}
+        self.parked: dict[int, bytes] = {}
+        self.hold_stores = False
+        self.waiting: list[ChunkReceived | ChunkParked] = []
         self.outcomes: dict[int, Outcome] = {}
         self.refusals: dict[int, int] = {}
         self.errors: list[tuple[int, int]] = []
@@ -527,6 +602,54 @@ class MemoryClient:
         stream.context = stream.id
         return self._open(stream)
 
+    def fetch(self, resource: str, *, chunk_size: int = 4096) -> Stream:
+        stream = self.session.new_stream(
+            Open(Use.FETCH, resource, "", 0, 0, raw(FetchDetail(chunk_size))),
+            notify=self.handle,
+        )
+        receiver = ChunkReceiver(
+            stream,
+            pool=self.pool,
+            budget=self.budget,
+            chunk_size=chunk_size,
+            size=None,
+            durability=Durability.MEMORY,
+        )
+        receiver.restore({})
+        stream.receiver = receiver
+        self.fetched[stream.id] = {}
+        stream.context = stream.id
+        return self._open(stream)
+
+    def release_stores(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for notice in waiting:
+            self.store(notice)
+
+    def store(self, notice: ChunkReceived | ChunkParked) -> None:
+        stream = notice.stream
+        receiver = stream.receiver
+        assert isinstance(receiver, ChunkReceiver)
+        data = self.parked.get(stream.id, b"")[: notice.offset] + bytes(notice.data)
+        if isinstance(notice, ChunkParked):
+            self.parked[stream.id] = data[: notice.offset + notice.size]
+            receiver.chunk_parked(notice, kept=True)
+            return
+        assert len(data) == notice.length
+        assert crc32c(data) == notice.crc
+        assert notice.index not in self.fetched[stream.id]
+        self.fetched[stream.id][notice.index] = data
+        receiver.chunk_stored(notice)
+        self.fetch_ended(stream)
+
+    def fetch_ended(self, stream: Stream) -> None:
+        receiver = stream.receiver
+        assert isinstance(receiver, ChunkReceiver)
+        if receiver.complete and not stream.ended:
+            assert receiver.end is not None
+            assert receiver.whole() == (receiver.end.size, receiver.end.crc)
+            receiver.end_stored()
+
     def _open(self, stream: Stream) -> Stream:
         if self.connection is not None:
             self.connection.open(stream)
@@ -536,9 +659,9 @@ class MemoryClient:
         """Follow a stream that was opened again under a new id."""
         before = stream.context
         if isinstance(before, int) and before != stream.id:
-            for kept in (self.files, self.events):
+            for kept in (self.files, self.events, self.fetched, self.parked):
                 if before in kept:
-                    kept[stream.id] = kept.pop(before)  # type: ignore[assignment]
+                    kept[stream.id] = kept.pop(before)  # type: ignore[attr-defined]
         stream.context = stream.id
 
     def handle(self, notice: Notice) -> None:  # noqa: C901 - a case a notice
@@ -552,8 +675,14 @@ class MemoryClient:
                 if self.consume:
                     self.take(stream)
             case EndReceived(stream, _):
-                if self.consume:
+                if stream.use is Use.FETCH:
+                    self.fetch_ended(stream)
+                elif self.consume:
                     self.take(stream)
+            case ChunkReceived() | ChunkParked():
+                self.waiting.append(notice)
+                if not self.hold_stores:
+                    self.release_stores()
             case OutcomeReceived(stream, outcome):
                 self.outcomes[stream.id] = outcome
             case StreamRefused(stream, message):

@@ -123,10 +123,11 @@ class ClientConnection(Connection):
         if held is None:
             self.phase = Phase.GREETED
             for stream in list(self.session.streams.values()):
-                self.open(stream)
+                if not stream.ended:
+                    self.open(stream)
             return
         self.phase = Phase.RESUMING
-        self.adopt(s for s in self.session.streams.values() if s.established)
+        self.adopt(self.session.established())
         streams = self.session.resume_streams()
         for at in range(0, max(len(streams), 1), RESUME_AT_ONCE):
             self.send(

@@ -69,9 +69,11 @@ class ClientSession:
 
     def resume_streams(self) -> list[ResumeStream]:
         """Return what RESUME says of every stream (SPEC.md §8.2)."""
-        return [
-            _resume(stream) for stream in self.streams.values() if stream.established
-        ]
+        return [_resume(stream) for stream in self.established()]
+
+    def established(self) -> list[Stream]:
+        """Return the streams that the session knows and that have not ended."""
+        return [s for s in self.streams.values() if s.established and not s.ended]
 
     def reopened(self, stream: Stream) -> Open | None:
         """Return the OPEN that continues a stream in a new session, or None.

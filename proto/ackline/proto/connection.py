@@ -203,10 +203,19 @@ class Connection(ABC):
         The caller has written everything returned before: the socket has taken it.
         """
         self.now = now
-        self._output_asked = False
         for release in self._written:
             release()
         self._written.clear()
+        while True:
+            self._output_asked = False
+            parts = self._next_parts()
+            # Asking the senders may have brought about something to say, and nobody
+            # asks again after nothing.
+            if parts or not self._output_asked:
+                self.bytes_sent += count_sent(parts, self.stats)
+                return parts
+
+    def _next_parts(self) -> list[bytes | memoryview]:
         # Until RESUMED it is not known whether the server knows the streams.
         parts = self._outbox.frames(streams=self.phase is not Phase.RESUMING)
         if self.phase not in (Phase.CLOSED, Phase.RESUMING):
@@ -219,7 +228,6 @@ class Connection(ABC):
                 size += sum(map(len, frame))
             else:
                 self._output_asked = True
-        self.bytes_sent += count_sent(parts, self.stats)
         return parts
 
     @property
