@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ackline.proto.buffers import BufferPool
 from ackline.proto.checksums import crc32c
@@ -305,7 +305,9 @@ class MemoryServer:
             receiver.restore(0, sums=ProofSum())
         else:
             proof = before.proof()
-            sums = proof and ProofSum(proof.bytes, proof.lengths_crc, proof.bodies_crc)
+            sums = None
+            if proof is not None:
+                sums = ProofSum(proof.bytes, proof.lengths_crc, proof.bodies_crc)
             receiver.restore(
                 before.position, sums=sums, log_position=before.log_position
             )
@@ -659,9 +661,15 @@ class MemoryClient:
         """Follow a stream that was opened again under a new id."""
         before = stream.context
         if isinstance(before, int) and before != stream.id:
-            for kept in (self.files, self.events, self.fetched, self.parked):
+            tables: list[dict[int, Any]] = [
+                self.files,
+                self.events,
+                self.fetched,
+                self.parked,
+            ]
+            for kept in tables:
                 if before in kept:
-                    kept[stream.id] = kept.pop(before)  # type: ignore[attr-defined]
+                    kept[stream.id] = kept.pop(before)
         stream.context = stream.id
 
     def handle(self, notice: Notice) -> None:  # noqa: C901 - a case a notice

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ackline.proto.chunk_receiver import ChunkReceiver
@@ -44,6 +44,7 @@ def test_any_object_arrives_whole_in_any_pieces(size: int, piece: int) -> None:
 
 
 @settings(max_examples=100)
+@example(size=4 * CHUNK + 1, cuts=[(8, False, False)], piece=30_000)
 @given(
     size=st.integers(1, 8 * CHUNK),
     cuts=st.lists(

@@ -501,9 +501,10 @@ class ChunkReceiver(Receiver):
         """Allow as many units as there is room for chunks.
 
         By what is free, not by what came: a chunk that is dropped half received has
-        used up its unit and less than its bytes.
+        used up its unit and less than its bytes. The first may be the rest of one, and
+        then there is one more.
         """
-        units = self.grant.units - (-self._unused // self.chunk_size)
+        units = self.grant.units + 1 - (-self._unused // self.chunk_size)
         self.grant.limit_units = max(self.grant.limit_units, units)
         self.stream.ack_due()
 
