@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -297,6 +298,29 @@ async def test_an_interrupted_subscription_says_how_to_continue(
         f"--server={server.url}", "cancel", run, "--json", folder=tmp_path
     )
     assert late.lines[-1]["outcome"] == "cancelled"
+
+
+async def test_a_command_whose_output_nobody_reads_can_be_interrupted(
+    server: ServerProcess, tmp_path: Path, name: str
+) -> None:
+    async with connect(server.url) as client, client.publish(name) as publisher:
+        await publisher.send_many(bytes(1000) for _ in range(2000))
+    running = await start_command(
+        f"--server={server.url}", "subscribe", f"logs/{name}", folder=tmp_path
+    )
+    assert running.stdout is not None
+    await running.stdout.read(1)
+    pipe = running._transport.get_pipe_transport(1)  # type: ignore[attr-defined]
+    pipe.pause_reading()
+    await asyncio.sleep(0.3)
+    running.send_signal(signal.SIGHUP)
+    # asyncio tells that a process has ended only once its pipes are read to the end.
+    async with asyncio.timeout(5):
+        while running.returncode is None:
+            await asyncio.sleep(0.01)
+    assert running.returncode == Exit.INTERRUPTED
+    pipe.resume_reading()
+    await finish(running)
 
 
 async def test_a_failed_stream_is_exit_code_1_after_its_events(

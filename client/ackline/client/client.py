@@ -449,7 +449,9 @@ class Client:
         self, state: StateOption, path: Path, parameters: FetchParameters
     ) -> State | None:
         home = self._supervisor.home
-        return open_state(state, "fetches", home, parameters, path.resolve())
+        return open_state(
+            state, "fetches", home, *parameters.identity(), path.resolve()
+        )
 
     def _upload_state(
         self, state: StateOption, path: Path, parameters: UploadParameters
@@ -459,7 +461,7 @@ class Client:
             state,
             "uploads",
             self._supervisor.home,
-            parameters,
+            *parameters.identity(),
             path.resolve(),
             status.st_size,
             status.st_mtime_ns,

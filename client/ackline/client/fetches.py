@@ -84,6 +84,10 @@ class FetchParameters:
     chunk_size: int
     deadline: float
 
+    def identity(self) -> tuple[object, ...]:
+        """Return what makes this the same fetch after a restart."""
+        return (self.resource, self.object_id, self.version, self.start, self.length)
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:

@@ -105,6 +105,19 @@ class UploadParameters:
     durability: Durability
     deadline: float
 
+    def identity(self) -> tuple[object, ...]:
+        """Return what makes this the same upload after a restart.
+
+        That is what the server compares for a key it knows (SPEC.md §9.3).
+        """
+        return (
+            self.resource,
+            self.chunk_size,
+            self.algorithm,
+            self.existing.name,
+            sorted(self.metadata.items()),
+        )
+
 
 class Upload(Handle):
     """Feeds a `ChunkSender` from a source, and ends it."""

@@ -129,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
         command.prepare()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_connected(command))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         _say(command.interrupted())
         return Exit.INTERRUPTED
     except BrokenPipeError:

@@ -28,6 +28,7 @@ from ackline.client.cli.running import (
 )
 from ackline.client.cli.values import key_value, start_at
 from ackline.client.state import open_state
+from ackline.client.threads import Threads
 from ackline.proto.batches import Gap
 from ackline.proto.errors import StreamEnded, UsageError
 from ackline.proto.messages import OutcomeKind
@@ -90,6 +91,7 @@ class Command(BaseCommand):
 
     def prepare(self) -> None:
         """Open the file and see how far it is."""
+        self._threads = Threads()
         if self.arguments.output is not None:
             self._output = Output(Path(self.arguments.output))
             if self._output.next_id is not None and self.arguments.start is not None:
@@ -187,8 +189,9 @@ class Command(BaseCommand):
                 subscription.ack(last.id + count - 1)
             return
         encode = json_line if self.arguments.json else self._plain_line
-        # In a thread: a pipe that nobody reads must not stop the heartbeat.
-        await asyncio.to_thread(write_out, b"".join(map(encode, events)))
+        data = b"".join(map(encode, events))
+        # In a thread: a pipe that nobody reads must stop neither heartbeat nor Ctrl-C.
+        await self._threads.run_loose(lambda: write_out(data))
 
     def _plain_line(self, event: Event | Gap) -> bytes:
         if isinstance(event, Gap):
