@@ -287,7 +287,7 @@ def _object() -> Fields:
         "size": len(_TEXT),
         "crc": crc32c(_TEXT),
         "algorithm": "crc32c",
-        "digest": b"",
+        "digest": crc32c(_TEXT).to_bytes(4, "big"),
         "created": _TIME,
     }
 

@@ -164,7 +164,6 @@ def test_an_upload_of_a_file_that_changed_fails_at_the_proof(client: Client) -> 
     assert sent.outcome["code"] == 112
 
 
-@pytest.mark.xfail(strict=True, reason="one unit too few for a cut and a short chunk")
 def test_an_upload_of_known_size_goes_on_inside_a_chunk(client: Client) -> None:
     """SPEC.md §12: the end of the cut chunk and a short last one are two units."""
     sent = upload(client, "b of known size")
@@ -257,7 +256,6 @@ def test_a_fetch_goes_on_from_a_file_in_another_session(client: Client) -> None:
     assert ranged.data == DATA[1000:71_000]
 
 
-@pytest.mark.xfail(strict=True, reason="no frame can carry the rest, which is nothing")
 def test_a_file_that_is_here_already_is_only_confirmed(client: Client) -> None:
     """SPEC.md §8.2, §9.2: who has a file need not know that it is whole."""
     upload(client, "whole").finish()

@@ -351,3 +351,13 @@ def test_an_event_above_the_peers_frame_limit_fails_its_stream_only() -> None:
     assert pair.client.events[stream.id] == [b"fits"]
     assert pair.client.outcomes[stream.id].code == Code.LIMIT_EXCEEDED
     assert pair.client.events[neighbour.id] == [b"y"]
+
+
+def test_an_event_above_the_connection_window_fails_its_stream_too() -> None:
+    small = MemoryClient(client_limits=limits(max_chunk_size=4096, window_bytes=4096))
+    pair = Pair(client=small)
+    pair.server.logs["sources/x"] = feed()
+    stream = pair.client.subscribe("sources/x")
+    pair.server.logs["sources/x"].append(b"x" * 5000)
+    pair.run()
+    assert pair.client.outcomes[stream.id].code == Code.LIMIT_EXCEEDED

@@ -108,7 +108,9 @@ async def test_the_newest_connection_takes_the_session_over(start: Start) -> Non
         assert (failed.code, failed.retry) == (Code.TAKEN_OVER, False)
         assert held(new).epoch == 2
         await old.drop()
-        # What the new one did not name was released; the rest of it works.
+        # What the new one did not name was released; ids are not used again (§9.1).
+        new.session.new_stream(up.stream.open, notify=lambda _: None)
+        new.session.streams.clear()
         await new.upload("b", b"x").ended()
         await new.drop()
 

@@ -277,12 +277,25 @@ class ChunkReceiver(Receiver):
         if self._held[0] != self.stored:  # what was said of chunk `stored` counts
             self._held = (-1, 0, 0)
         super().attach()
+        if self.held()[0]:
+            # The rest of this chunk and a short last one may together have the bytes
+            # of one, and are still two units.
+            self.grant.limit_units += 1
 
     def close(self) -> None:
         """End: a chunk that is half here will never be whole."""
         super().close()
         self._open = None
         self._early.clear()
+
+    def confirmed(self, position: int) -> None:
+        """Client: take note that a chunk held to its end is whole (SPEC.md §8.2)."""
+        index, size, crc = self._held
+        if index == self.stored and position == index + 1:
+            self._held = (-1, 0, 0)
+            self._beyond[index] = (crc, size)
+            self._advance()
+            self._next = self._first_missing()
 
     def agreed(self, chunk_size: int, size: int) -> None:
         """Client: take what OPENED says of an object to fetch."""

@@ -164,6 +164,11 @@ class ChunkSender(Sender):
         self._extend_prefix()
         self._prove()
 
+    def crc_of(self, index: int) -> int | None:
+        """Return the CRC of a chunk, where it is known by itself."""
+        known = self._crcs.get(index)
+        return None if known is None else known[0]
+
     def known_prefix(self, units: int, crc: int, size: int) -> None:
         """State the CRC of all chunks before `units` at once."""
         self.prefix_units, self.crc, self._prefix_bytes = units, crc, size

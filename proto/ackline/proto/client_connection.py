@@ -308,6 +308,8 @@ class ClientConnection(Connection):
         if isinstance(receiver, EventReceiver):
             for number, name in enumerate(standing.kinds, 1):
                 receiver.kinds.learn(number, name)
+        elif isinstance(receiver, ChunkReceiver):
+            receiver.confirmed(standing.position)
         stream.go_on(standing)
 
     def _reopen_all(self) -> None:

@@ -108,9 +108,13 @@ class EventSender(Sender):
         return [header, batch.payload]
 
     def _largest(self) -> int:
+        """Return the largest payload the peer ever takes, in a frame and in flight."""
         connection = self.stream.connection
         assert connection is not None
-        return connection.peer_payload
+        limits = connection.peer_limits
+        if limits is None:
+            return connection.peer_payload
+        return min(connection.peer_payload, limits.window_bytes)
 
     def _end(self) -> list[bytes | memoryview] | None:
         if self.end is None and self.feed.end is not None:
@@ -133,7 +137,7 @@ class EventSender(Sender):
         size = min(
             self.window.limit_bytes - self.window.bytes,
             credit.limit_bytes - credit.bytes,
-            connection.peer_payload,
+            self._largest(),
         )
         if units < 1:
             return None
@@ -146,13 +150,13 @@ class EventSender(Sender):
         parts = (batch.head(n, MAX_PAYLOAD) for n in range(1, batch.entries + 1))
         first = next(part for part in parts if part is not None)
         size = len(first.payload)
-        if size <= connection.peer_payload:
+        if size <= self._largest():
             self._room(first.entries, size)
             return
         self.stream.broken(
             Code.LIMIT_EXCEEDED,
             f"event {first.first_id} needs a frame of {size} bytes, the receiver's"
-            f" max_payload is {connection.peer_payload}: raise it",
+            f" max_payload and window allow {self._largest()}: raise them",
         )
 
     def _continue_begun(self, limit: int) -> list[bytes | memoryview] | None:

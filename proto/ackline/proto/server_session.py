@@ -75,6 +75,7 @@ class ServerSession:
         tokens: hashes only.
         epoch: number of attachments.
         streams: all that were opened and not released, by id.
+        highest_id: of all streams ever opened, so that none is used again.
         connection: the one attached, or None.
         detached_at: monotonic seconds since when there is none.
     """
@@ -87,6 +88,7 @@ class ServerSession:
         self.tokens = tokens
         self.epoch = epoch
         self.streams: dict[int, Stream] = {}
+        self.highest_id = 0
         self.connection: ServerConnection | None = None
         self.detached_at = 0.0
 
@@ -197,15 +199,31 @@ def _resume_chunks(
             Code.PROOF_MISMATCH,
             f"the client holds other bytes before chunk {wanted.position}",
         )
+    position, held = wanted.position, wanted.held
+    length = max(0, sender.length_of(position))
+    if held > length:
+        return _gone(
+            stream,
+            Code.POSITION_BEYOND,
+            f"chunk {position} has {length} bytes, {held} were said to be held",
+        )
+    if held and held == length:
+        # Who has only a file cannot know that its last, short chunk is whole.
+        if sender.crc_of(position) not in (None, wanted.held_crc):
+            return _gone(
+                stream,
+                Code.PROOF_MISMATCH,
+                f"the client holds other bytes of chunk {position}",
+            )
+        position, held = position + 1, 0
+    held_crc = wanted.held_crc if held else 0
     sender.begin(wanted.window_units, wanted.window_bytes)
-    sender.move(wanted.position, held=wanted.held, held_crc=wanted.held_crc)
+    sender.move(position, held=held, held_crc=held_crc)
     return ResumedStream(
         stream.id,
         0,
         "",
-        sender_standing(
-            stream, verified=verified, held=wanted.held, held_crc=wanted.held_crc
-        ),
+        sender_standing(stream, verified=verified, held=held, held_crc=held_crc),
     )
 
 

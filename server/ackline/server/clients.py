@@ -144,6 +144,8 @@ class Client:
         """Take a notice that is not about one stream."""
         match notice:
             case OpenReceived():
+                if self.session is not None:
+                    self.session.highest_id = notice.stream.id
                 open_stream(self, notice.stream)
             case RequestReceived(request_id=request_id, message=request):
                 self.service.tasks.spawn(

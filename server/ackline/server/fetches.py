@@ -181,6 +181,12 @@ class FetchHandler(Handler):
                 f"chunk_size {detail.chunk_size} is below {MIN_CHUNK_SIZE}",
             )
         self._chunk_size = min(detail.chunk_size, largest)
+        if self._chunk_size < detail.chunk_size and (detail.position or detail.held):
+            raise Refusal(
+                Code.INVALID_ARGUMENT,
+                f"chunk_size {detail.chunk_size} of a fetch that goes on is above"
+                f" {largest}, the largest both sides take",
+            )
         if detail.start > found.size:
             raise Refusal(
                 Code.INVALID_ARGUMENT,

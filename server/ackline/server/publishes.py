@@ -117,10 +117,11 @@ class PublishHandler(Handler):
         """Take up the publisher's numbering, and what came early."""
         state = self._restore()
         self.receiver.grow()
+        assert self._log is not None
         return Answer(
             existing=state.position > 0,
             durability=Durability.SYNCED,
-            detail=PublishOpened(log_position=state.log_position),
+            detail=PublishOpened(log_position=self._log.next_id),
             standing=self.receiver.standing(),
         )
 

@@ -155,7 +155,10 @@ def _answer(
         answers.append(answer)
         if not answer.code:
             going.append(session.streams[each.stream_id])
-    core.highest_id = max([core.highest_id, *(each.stream_id for each, _ in wanted)])
+    named = (each.stream_id for each, _refusal in wanted)
+    core.highest_id = session.highest_id = max(
+        [core.highest_id, session.highest_id, *session.recorded, *named]
+    )
     session.connection = core
     client.session = session
     client.stop_timer()

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_upload", "upload_parameters"]
 
+DIGEST_BYTES = {"crc32c": 4, "sha256": 32, "blake3": 32}
+"""SPEC.md §9.2; the store refuses other algorithms."""
+
 
 def check_upload(detail: UploadDetail, options: Options) -> None:
     """Check what does not depend on what is stored.
@@ -36,6 +39,13 @@ def check_upload(detail: UploadDetail, options: Options) -> None:
         raise Refusal(
             Code.INVALID_ARGUMENT,
             f"size {detail.size} has more than {MAX_CHUNKS} chunks; choose larger ones",
+        )
+    expected = DIGEST_BYTES.get(detail.algorithm)
+    if detail.digest and expected not in (None, len(detail.digest)):
+        raise Refusal(
+            Code.INVALID_ARGUMENT,
+            f"a digest in {detail.algorithm} has {expected} bytes, not"
+            f" {len(detail.digest)}",
         )
     if detail.durability > Durability.SYNCED:
         raise Refusal(
