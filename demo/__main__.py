@@ -2,7 +2,8 @@
 
 A 1 GiB file goes up as 4 MiB chunks; the link is cut at 740 MB; it continues from what
 the disk holds and commits one verified object. Then an event stream is cut after event
-37 and continues at 38. Exits with 1 if anything promised is not true.
+37 and continues at 38. Last, a file and tokens share one connection. Exits with 1 if
+anything promised is not true.
 
     python -m demo [--size BYTES] [--cut-at BYTES] [--keep DIR]
 """
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.link import CutMode, Link, LinkOptions, Way
 
+import ackline.client
 from ackline.proto.checksums import crc32c
 
 if TYPE_CHECKING:
@@ -239,12 +241,40 @@ async def subscribe(port: int, folder: Path, rep: Report) -> None:
     rep.claim("how it ended", holds=ended == "completed", seen=ended)
 
 
+async def share(port: int, folder: Path, size: int, rep: Report) -> None:
+    """Send the file and follow a source on the same connection."""
+    print(f"\n3. {size / MIB:,.0f} MiB and 100 tokens a second share one connection")
+    late: list[float] = []
+    async with ackline.client.connect(f"ackline://127.0.0.1:{port}") as client:
+        async with client.subscribe("sources/ticks", on_exit="cancel") as ticks:
+            upload = asyncio.ensure_future(
+                client.upload(folder / "big.bin", "demo/again.bin")
+            )
+            began = time.monotonic()
+            async for event in ticks:
+                assert isinstance(event, ackline.client.Event)
+                late.append(time.monotonic() - float(event.text))
+                if upload.done():
+                    break
+            seconds = time.monotonic() - began
+        result = await upload
+    late.sort()
+    print(
+        f"     {size / seconds / 1e6:,.0f} MB/s; tokens late by"
+        f" p50 {late[len(late) // 2] * 1e3:.1f} ms,"
+        f" p99 {late[int(len(late) * 0.99)] * 1e3:.1f} ms, max {late[-1] * 1e3:.1f} ms"
+        " (measured, not judged: it depends on the machine)"
+    )
+    rep.claim("uploaded beside the tokens", holds=result.size == size, seen=result.size)
+
+
 async def run(folder: Path, size: int, cut_at: int) -> int:
     """Run both jobs; return how many claims failed."""
     report = Report()
     async with running_server(folder) as port:
         await upload(port, folder, size, cut_at, report)
         await subscribe(port, folder, report)
+        await share(port, folder, size, report)
     return report.failed
 
 
