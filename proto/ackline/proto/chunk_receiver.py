@@ -277,10 +277,6 @@ class ChunkReceiver(Receiver):
         if self._held[0] != self.stored:  # what was said of chunk `stored` counts
             self._held = (-1, 0, 0)
         super().attach()
-        if self.held()[0]:
-            # The rest of this chunk and a short last one may together have the bytes
-            # of one, and are still two units.
-            self.grant.limit_units += 1
 
     def close(self) -> None:
         """End: a chunk that is half here will never be whole."""
