@@ -257,6 +257,7 @@ class MemoryServer:
         if old is not None and not old.closing:
             old.fail(Code.TAKEN_OVER, "a newer connection has the session")
             old.lost()
+        self.settle()
         token = self.token()
         session.tokens.issue(_hash(token))
         session.epoch += 1
@@ -299,6 +300,7 @@ class MemoryServer:
         assert isinstance(receiver, EventReceiver)
         self.published.setdefault(stream.resource, [])
         key = stream.open.key or f"none-{len(self.publishers)}"
+        self.settle()
         before = self.publishers.get(key)
         self.publishers[key] = receiver
         if before is None:
@@ -374,6 +376,7 @@ class MemoryServer:
         receiver = stream.receiver
         assert isinstance(receiver, ChunkReceiver)
         key = stream.open.key or f"none-{stream.id}"
+        self.settle()
         upload = self.uploads.get(key)
         existing = upload is not None
         if upload is None:
@@ -393,6 +396,8 @@ class MemoryServer:
         receiver.grow()
         if upload.outcome is not None:
             stream.outcome = upload.outcome
+            stream.lifecycle.end(upload.outcome.outcome)
+            receiver.close()
         connection.accept(
             stream,
             existing=existing,
@@ -452,6 +457,12 @@ class MemoryServer:
             receiver.chunk_stored(notice)
             self.completed(notice.stream)
 
+    def settle(self) -> None:
+        """Store or refuse all that was received: SPEC.md §8.2, before RESUMED."""
+        self.release_stores()
+        for receiver in self.publishers.values():
+            self.batches(receiver.stream)
+
     def ended(self, stream: Stream, end: End) -> None:
         if isinstance(stream.receiver, ChunkReceiver):
             self.completed(stream)
@@ -498,6 +509,8 @@ class MemoryServer:
             ]
             receiver.consumed_to(batch.next_id, len(batch.payload))
             receiver.stored_to(batch.next_id, log_position=batch.next_id)
+        if receiver.end is not None and not stream.ended:
+            self.ended(stream, receiver.end)
 
     def stored_moved(self, stream: Stream) -> None:
         sender = stream.sender

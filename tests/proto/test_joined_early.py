@@ -11,7 +11,7 @@ from ackline.proto.chunk_receiver import ChunkReceiver
 from ackline.proto.errors import Code
 from ackline.proto.frames import LAST, FrameType, pack_header
 from ackline.proto.messages import OutcomeKind
-from tests.proto.joined import MemoryClient, MemoryServer, Pair
+from tests.proto.joined import MemoryClient, MemoryServer, Pair, limits
 
 CHUNK = 4096
 
@@ -145,3 +145,16 @@ def test_a_short_duplicate_does_not_become_the_last_chunk() -> None:
     assert pair.client.errors == [(stream.id, Code.CHECKSUM_CONFLICT)]
     assert pair.client.outcomes[stream.id].outcome is OutcomeKind.COMPLETED
     assert upload.data() == data
+
+
+@pytest.mark.parametrize("size", [1, 1024, 1025, 5 * CHUNK])
+def test_before_welcome_only_the_least_initial_window_is_used(size: int) -> None:
+    """SPEC.md §12: what the server grants is not known yet."""
+    small = limits(initial_units=1, initial_bytes=1024)
+    pair = Pair(MemoryServer(server_limits=small))
+    stream = pair.client.upload(content(size), chunk_size=CHUNK, early=True)
+    pair._write(pair.c, pair.to_server)
+    assert (len(pair.to_server) > size) == (size <= 1024)
+    pair.run()
+    assert pair.client.outcomes[stream.id].outcome is OutcomeKind.COMPLETED
+    assert pair.server.stats.errors_sent == {}

@@ -45,6 +45,7 @@ def test_any_object_arrives_whole_in_any_pieces(size: int, piece: int) -> None:
 
 @settings(max_examples=100)
 @example(size=4 * CHUNK + 1, cuts=[(8, False, False)], piece=30_000)
+@example(size=1, cuts=[(4, True, False)], piece=900)
 @given(
     size=st.integers(1, 8 * CHUNK),
     cuts=st.lists(

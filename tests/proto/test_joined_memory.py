@@ -186,3 +186,17 @@ def test_early_data_beyond_the_memory_for_windows_is_refused_for_now() -> None:
     pair.run()
     assert pair.client.outcomes[streams[0].id].outcome is OutcomeKind.COMPLETED
     assert pair.server.budget.used == 0
+
+
+def test_a_window_that_has_grown_beyond_the_budget_begins_small_again() -> None:
+    pair = Pair(MemoryServer(budget=300_000))
+    stream, buffer = pair.client.publish("logs/x", key="p")
+    for _ in range(5):
+        buffer.append(b"x" * 40_000)
+    pair.run()
+    pair.reconnect()
+    for _ in range(5):
+        buffer.append(b"x" * 40_000)
+    pair.run()
+    assert stream.sender is not None
+    assert stream.sender.stored == 10

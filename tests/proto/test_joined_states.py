@@ -242,3 +242,41 @@ def test_a_cancel_with_the_end_on_its_way_has_one_outcome() -> None:
     (there,) = pair.server.sessions.values()
     assert there.streams[stream.id].outcome == pair.client.outcomes[stream.id]
     assert pair.client.budget.used == 0
+
+
+def test_nothing_is_acknowledged_before_the_new_session_knows_it() -> None:
+    """An ACK of the END, stored before, came before the END was sent again."""
+    pair, buffer = subscribed(5)
+    stream = pair.client.subscribe("sources/x")
+    buffer.finish(End(Intent.COMPLETED, 0, "", size=5))
+    receiver = stream.receiver
+    assert isinstance(receiver, EventReceiver)
+    pair.run_until(lambda: receiver.stored == 6)
+    lose_sessions(pair)
+    pair.connect()
+    pair.run_until(lambda: pair.c.phase is Phase.OPEN)
+    stream.ack_due()
+    receiver.consumed_to(5, 0)
+    pair.run()
+    assert pair.server.stats.errors_sent == {}
+    assert pair.client.outcomes[stream.id].outcome is OutcomeKind.COMPLETED
+    assert pair.client.events[stream.id] == [b"%d" % n for n in range(5)]
+
+
+def test_an_end_that_is_kept_only_after_a_reconnect_waits_for_the_end_again() -> None:
+    pair, buffer = subscribed(5)
+    pair.client.consume = False
+    stream = pair.client.subscribe("sources/x")
+    buffer.finish(End(Intent.COMPLETED, 0, "", size=5))
+    pair.run()
+    stream.pause(paused=True)
+    pair.reconnect()
+    pair.run()
+    pair.client.consume = True
+    pair.client.take(stream)
+    pair.run()
+    assert pair.c.phase is Phase.OPEN
+    stream.pause(paused=False)
+    pair.run()
+    assert pair.server.stats.errors_sent == {}
+    assert pair.client.outcomes[stream.id].outcome is OutcomeKind.COMPLETED

@@ -490,8 +490,14 @@ class ChunkReceiver(Receiver):
 
     def _top_up(self, *, served: bool = False) -> None:
         """Grant whole chunks, first from the budget, then in turn."""
+        if self.stream.ended or self.stream.connection is None:
+            return
+        self._raise_bytes(served=served)
+        self._raise_units()
+
+    def _raise_bytes(self, *, served: bool) -> None:
         grant, coming = self.grant, self._remaining()
-        while not self.stream.ended and self.stream.connection is not None:
+        while True:
             unused = self._unused
             missing = self._window_chunks * self.chunk_size - unused - self._pending
             size = min(self.chunk_size, missing, coming - unused)
@@ -504,7 +510,7 @@ class ChunkReceiver(Receiver):
             served = False
             self._promised += size
             grant.limit_bytes += size
-            self._raise_units()
+            self.stream.ack_due()
 
     def _raise_units(self) -> None:
         """Allow as many units as there is room for chunks.
@@ -513,9 +519,11 @@ class ChunkReceiver(Receiver):
         used up its unit and less than its bytes. The first may be the rest of one, and
         then there is one more.
         """
-        units = self.grant.units + 1 - (-self._unused // self.chunk_size)
-        self.grant.limit_units = max(self.grant.limit_units, units)
-        self.stream.ack_due()
+        grant = self.grant
+        units = grant.units + 1 - (-self._unused // self.chunk_size)
+        if units > grant.limit_units:
+            grant.limit_units = units
+            self.stream.ack_due()
 
     def _remaining(self) -> int:
         """Bytes that may still come, as far as the size is known."""

@@ -10,7 +10,13 @@ from ackline.proto.connection import Connection, Phase
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.event_receiver import EventReceiver
 from ackline.proto.frames import MORE, FrameType
-from ackline.proto.limits import EARLY_BYTES, EARLY_UNITS, validated
+from ackline.proto.limits import (
+    EARLY_BYTES,
+    EARLY_UNITS,
+    MIN_INITIAL_BYTES,
+    MIN_INITIAL_UNITS,
+    validated,
+)
 from ackline.proto.messages import (
     Cancel,
     Done,
@@ -165,8 +171,8 @@ class ClientConnection(Connection):
             limits = self.peer_limits
             self._early.add(stream)
             stream.sender.begin_early(
-                limits.initial_units if limits else EARLY_UNITS,
-                limits.initial_bytes if limits else EARLY_BYTES,
+                limits.initial_units if limits else MIN_INITIAL_UNITS,
+                limits.initial_bytes if limits else MIN_INITIAL_BYTES,
             )
             stream.wants_chunk()
             stream.sender.wake()
@@ -255,6 +261,10 @@ class ClientConnection(Connection):
             self.session.session = welcome.session
             self.phase = Phase.OPEN
         self.refilled()
+        for stream in self._early:
+            assert stream.sender is not None
+            stream.sender.widen(limits.initial_units, limits.initial_bytes)
+            stream.wants_chunk()
         self.notify(Welcomed(welcome))
 
     def _resumed_received(

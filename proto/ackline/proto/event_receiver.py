@@ -277,7 +277,7 @@ class EventReceiver(Receiver):
             want = min(self._window, FIRST_WINDOW_BYTES) - open_
             if want <= 0:
                 return
-            if not (served and self.budget.take(want)):
+            if not self.budget.take(want, spare=not served):
                 self.budget.wait(want, self._served)
                 return
         self._promised += want

@@ -45,6 +45,8 @@ __all__ = [
     "MAX_STRING",
     "MIN_CHUNK_SIZE",
     "MIN_HEARTBEAT",
+    "MIN_INITIAL_BYTES",
+    "MIN_INITIAL_UNITS",
     "MIN_PAYLOAD",
     "MIN_TOKEN",
     "validated",
@@ -133,6 +135,10 @@ DEFAULT_WINDOW_BYTES: Final = 32 * 2**20
 DEFAULT_INITIAL_UNITS: Final = 64
 DEFAULT_INITIAL_BYTES: Final = 65_536
 
+#: The least a server may state of it: what a client may send before it knows more.
+MIN_INITIAL_UNITS: Final = 1
+MIN_INITIAL_BYTES: Final = 1_024
+
 #: Seconds of silence after which a side sends PING: below the idle timeouts of common
 #: middleboxes, above the cost of waking 50,000 connections.
 DEFAULT_HEARTBEAT: Final = 10.0
@@ -173,8 +179,8 @@ def validated(limits: Limits, *, of_server: bool) -> Limits:
     if of_server:
         legal += [
             ("max_streams", limits.max_streams, 1, 2**32 - 1),
-            ("initial_units", limits.initial_units, 1, 2**64 - 1),
-            ("initial_bytes", limits.initial_bytes, 1_024, 2**64 - 1),
+            ("initial_units", limits.initial_units, MIN_INITIAL_UNITS, 2**64 - 1),
+            ("initial_bytes", limits.initial_bytes, MIN_INITIAL_BYTES, 2**64 - 1),
         ]
     for name, value, lowest, highest in legal:
         if not lowest <= value <= highest:

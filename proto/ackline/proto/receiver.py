@@ -64,6 +64,8 @@ class Receiver(ABC):
         self._pending = 0
         self._resync = False
         self._rewound = False
+        self._end_came = False
+        self._end_stored = False
 
     # In
 
@@ -88,6 +90,9 @@ class Receiver(ABC):
         self._withdraw()
         self.retry_after = 0.0
         self.rewind_due = self._resync = self._rewound = False
+        self._end_came = False  # it comes again, and only then its ACK
+        if self._end_stored and self.end_number is not None:
+            self.stored = self.end_number
         self._top_up()
 
     def detach(self) -> None:
@@ -107,8 +112,11 @@ class Receiver(ABC):
                 Code.BAD_FRAME,
                 f"END as unit {number} of stream {self.stream.id} is out of place",
             )
+        self._end_came = True
         if self.end is not None:
             self.duplicates += 1
+            if self._end_stored:
+                self.stored = number + 1
             self.stream.ack_due()
             return False
         self.end, self.end_number = end, number
@@ -117,8 +125,10 @@ class Receiver(ABC):
     def end_stored(self) -> None:
         """State that everything is kept, the END included: acknowledge it."""
         assert self.end_number is not None
-        self.stored = self.end_number + 1
-        self.stream.ack_due()
+        self._end_stored = True
+        if self._end_came:
+            self.stored = self.end_number + 1
+            self.stream.ack_due()
 
     # Out
 

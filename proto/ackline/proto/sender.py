@@ -85,7 +85,11 @@ class Sender(ABC):
 
     def opened_early(self, standing: Standing) -> None:
         """Take OPENED after data was sent without waiting for it (SPEC.md §9.2)."""
-        self.window.raise_to(standing.limit_units, standing.limit_bytes)
+        self.widen(standing.limit_units, standing.limit_bytes)
+
+    def widen(self, limit_units: int, limit_bytes: int) -> None:
+        """Take a wider window."""
+        self.window.raise_to(limit_units, limit_bytes)
         self.wake()
 
     def detach(self) -> None:

@@ -156,12 +156,12 @@ class Stream:
         Before OPENED there is none (SPEC.md §4): the window is in OPEN, or will be in
         OPENED.
         """
-        if self.connection is not None and self.opened and not self.ended:
+        if self._acknowledging and self.connection is not None:
             self.connection.ack_due(self)
 
     def ack_soon(self) -> None:
         """Have an ACK sent shortly, unless one is due before."""
-        if self.connection is not None and not self.ended:
+        if self._acknowledging and self.connection is not None:
             self.connection.ack_soon(self)
 
     def conflict(self, index: int) -> None:
@@ -220,6 +220,12 @@ class Stream:
         half = self.sender or self.receiver
         if half is not None:
             half.close()
+
+    @property
+    def _acknowledging(self) -> bool:
+        """Whether the other side takes an ACK: it knows the stream in this session."""
+        known = self.established if self._of_client else self.opened
+        return known and not self.ended
 
     @property
     def _of_client(self) -> bool:
