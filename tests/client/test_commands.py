@@ -10,13 +10,15 @@ import shlex
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ackline.client import connect
 from ackline.client.cli import EPILOG
-from ackline.client.cli.running import Exit
+from ackline.client.cli.running import BaseCommand, Exit
+from ackline.client.progress import Progress
 from ackline.proto.checksums import crc32c
 from tests.client.processes import ROOT, command, finish, interrupt, start_command
 from tests.link import Link, LinkOptions, Way
@@ -24,6 +26,7 @@ from tests.link import Link, LinkOptions, Way
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ackline.client import Client
     from tests.client.processes import ServerProcess
 
 MIB = 2**20
@@ -426,12 +429,68 @@ async def test_what_goes_wrong_is_one_line_and_an_exit_code(
         ["subscribe", "logs/x", "--from=middle"],
         ["subscribe", "logs/x", "--param=nothing"],
         ["ping", "--give-up-after=-1"],
+        ["ping", "--give-up-after=soon"],
+        ["publish", "log", "--linger=nan"],
+        ["fetch", "x", "--start=-1"],
+        ["fetch", "x", "--length=-1"],
+        ["fetch", "x", "--version-number=-1"],
     ],
 )
 async def test_wrong_usage_is_exit_code_2(tmp_path: Path, words: list[str]) -> None:
     done = await command(*words, folder=tmp_path)
     assert done.code == Exit.USAGE
     assert "usage: ackline" in done.errors
+    assert "invalid _" not in done.errors
+
+
+@pytest.mark.parametrize("words", [["upload"], ["publish", "log"]])
+async def test_a_pipe_in_place_of_a_file_is_refused_at_once(
+    server: ServerProcess, tmp_path: Path, words: list[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    words = [f"--server={server.url}", *words, str(tmp_path / "pipe")]
+    async with asyncio.timeout(10):
+        done = await command(*words, folder=tmp_path)
+    assert done.code == Exit.USAGE
+    assert "is not a regular file" in done.errors
+
+
+async def test_nothing_is_published_from_dev_null(
+    server: ServerProcess, tmp_path: Path, name: str
+) -> None:
+    done = await command(f"--server={server.url}", "publish", name, folder=tmp_path)
+    assert (done.code, done.errors) == (0, "")
+    assert "published 0 events" in done.out
+
+
+async def test_a_closed_standard_input_is_wrong_usage(
+    server: ServerProcess, tmp_path: Path, name: str
+) -> None:
+    words = [sys.executable, "-m", "ackline.client", f"--server={server.url}"]
+    closed = shlex.join([*words, "publish", name]) + " <&-"
+    process = await asyncio.create_subprocess_shell(
+        closed, cwd=ROOT, stderr=asyncio.subprocess.PIPE
+    )
+    done = await process.communicate()
+    assert process.returncode == Exit.USAGE
+    assert done[1].decode().strip() == (
+        "ackline: standard input is closed; name a FILE"
+    )
+
+
+def test_no_bar_is_left_beside_the_result(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    class Shown(BaseCommand):
+        async def run(self, client: Client) -> int:
+            raise NotImplementedError
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    shown = Shown(Namespace(quiet=False, json=False))
+    shown.display.show(Progress(done=1, total=2, began=0, resumes=0))
+    shown.result("done")
+    assert shown.display._bar is None
+    assert capfdbinary.readouterr().out == b"done\n"
 
 
 async def test_an_unreadable_state_folder_says_which(

@@ -78,6 +78,21 @@ async def test_a_refused_fetch_leaves_no_file(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("link", [False, True])
+async def test_a_pipe_or_device_is_not_replaced_by_a_file(
+    client: Client, tmp_path: Path, name: str, *, link: bool
+) -> None:
+    await client.upload(b"bytes", name)
+    pipe, target = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    target.symlink_to(pipe)
+    with pytest.raises(UsageError, match="not a regular file"):
+        await client.fetch(name, target if link else pipe)
+    assert pipe.is_fifo()
+    assert target.is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "link"}
+
+
 async def test_a_writer_gets_the_bytes_in_order(client: Client, name: str) -> None:
     data = os.urandom(200_000)
     await client.upload(data, name)

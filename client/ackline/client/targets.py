@@ -80,13 +80,19 @@ class FileTarget(Target):
     """A file that appears whole or not at all: until then it is `NAME.part`.
 
     Raises:
-        UsageError: another process writes it, or it is a directory.
+        UsageError: another process writes it, or it is no regular file.
         OSError: it cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
         if path.is_dir():
             raise UsageError(f"{path} is a directory; give the name of a file")
+        if path.exists() and not path.is_file():
+            # A device or a pipe would be replaced by the file.
+            raise UsageError(
+                f"{path} is not a regular file; give the name of one, or fetch to"
+                " standard output"
+            )
         self._path = path
         self.part = path.with_name(path.name + ".part")
         self._fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

@@ -20,6 +20,7 @@ from ackline.client.cli import (
     upload,
 )
 from ackline.client.cli.running import run
+from ackline.client.cli.values import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,15 +107,8 @@ def _common(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
     group.add_argument(
         "--give-up-after",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds,
         default=default(None),
         help="end after so long without a connection; without this, a first connection"
         " that fails ends the command, and one that is lost is made again for ever",
     )
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError("give a number of seconds")
-    return value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ackline.client.cli.display import bytes_text
 from ackline.client.cli.running import BaseCommand, Exit
+from ackline.client.cli.values import count
 from ackline.proto.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,9 +32,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="where to; - for standard output (default: the last part of NAME)",
     )
-    parser.add_argument("--version-number", type=int, metavar="N", help="of the object")
-    parser.add_argument("--start", type=int, default=0, help="first byte (default: 0)")
-    parser.add_argument("--length", type=int, help="bytes (default: all)")
+    parser.add_argument(
+        "--version-number", type=count, metavar="N", help="of the object"
+    )
+    parser.add_argument(
+        "--start", type=count, default=0, help="first byte (default: 0)"
+    )
+    parser.add_argument("--length", type=count, help="bytes (default: all)")
 
 
 class Command(BaseCommand):

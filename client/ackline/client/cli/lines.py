@@ -95,10 +95,11 @@ def check_length(torn: bytes, name: str) -> None:
 async def piped_lines(file: IO[bytes]) -> AsyncIterator[list[bytes]]:
     """Yield lines as they come through a pipe, a socket or a terminal.
 
-    Nothing is read ahead of what the consumer takes but one block.
+    Nothing is read ahead of what the consumer takes but one block. What an event loop
+    cannot wait for, such as a file or /dev/null, is read in a thread.
     """
     mode = os.fstat(file.fileno()).st_mode
-    if stat.S_ISREG(mode):
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or file.isatty()):
         lines = Lines(file, "standard input")
         while found := await asyncio.to_thread(lines.read):
             yield found

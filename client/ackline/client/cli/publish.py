@@ -11,10 +11,11 @@ import contextlib
 import secrets
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TextIO
 
 from ackline.client.cli.lines import Lines, piped_lines
 from ackline.client.cli.running import BaseCommand, Exit, outcome_fields
+from ackline.client.cli.values import open_file, seconds
 from ackline.client.state import open_state
 from ackline.proto.errors import UsageError
 
@@ -48,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", default="", help="kind of the events")
     parser.add_argument(
         "--linger",
-        type=float,
+        type=seconds,
         default=0.0,
         metavar="SECONDS",
         help="wait so long for more lines before sending some (default: 0)",
@@ -66,15 +67,18 @@ class Command(BaseCommand):
         self.display.title = self.arguments.log
         name = self.arguments.file
         if name == "-":
-            self._file = sys.stdin.buffer
+            stdin: TextIO | None = sys.stdin
+            if stdin is None:
+                raise UsageError("standard input is closed; name a FILE")
+            self._file = stdin.buffer
         else:
             if Path(name).is_dir():
                 raise UsageError(f"{name} is a directory; publish one file")
-            self._file = Path(name).open("rb")  # noqa: SIM115 - close() does
+            self._file = open_file(Path(name))
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None and self._file is not sys.stdin.buffer:
+        if self._file is not None and self.arguments.file != "-":
             self._file.close()
 
     def interrupted(self) -> str:

@@ -98,7 +98,8 @@ class BaseCommand(ABC):
         write_out(text.encode(errors="backslashreplace") + b"\n")
 
     def result(self, text: str, /, **fields: object) -> None:
-        """Print the result, for people or programs."""
+        """Print the result, for people or programs; nothing is drawn after it."""
+        self.display.close()
         if self.arguments.json:
             self.line(**fields)
         else:

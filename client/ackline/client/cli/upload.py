@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ackline.client.cli.display import bytes_text
 from ackline.client.cli.running import BaseCommand, Exit
-from ackline.client.cli.values import chunk_size, key_value
+from ackline.client.cli.values import chunk_size, key_value, open_file
 from ackline.client.digests import ALGORITHMS
 from ackline.client.uploads import EXISTING
 from ackline.proto.errors import UsageError
@@ -68,10 +68,9 @@ class Command(BaseCommand):
         path = Path(self.arguments.file)
         if path.is_dir():
             raise UsageError(
-                f"{path} is a directory; upload one file, or pack it: tar cf - {path}"
+                f"{path} is a directory; upload one file, such as a tar of it"
             )
-        with path.open("rb"):
-            pass
+        open_file(path).close()
         self.name = self.arguments.name or path.name
         self.display.title = self.name
 
