@@ -217,6 +217,7 @@ async def test_an_upload_survives_being_killed_again_and_again(tmp_path: Path) -
         (["--app", "missing:server"], 2, "there is no module 'missing'"),
         (["--app", "app:nothing"], 2, "'nothing' in app is no ackline.server.Server"),
         (["--config", "missing.toml"], 2, "No such file"),
+        (["--config", "hyphen.toml"], 2, "in hyphen.toml it is written data_dir"),
         (["--unknown"], 2, "unrecognized arguments"),
         (["--data-dir", "app.py/x"], 1, "app.py/x"),
         (["--data-dir", "newer"], 1, "newer has the format"),
@@ -226,6 +227,7 @@ async def test_a_mistake_is_told_in_one_line(
     tmp_path: Path, arguments: list[str], code: int, tells: str
 ) -> None:
     (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "hyphen.toml").write_text('data-dir = "data"\n')
     (tmp_path / "newer").mkdir()
     (tmp_path / "newer" / "format").write_text("ackline-data 99\n")
     more = ["--metrics", "off", "--listen", "127.0.0.1:0", *arguments]
@@ -252,4 +254,10 @@ async def test_a_folder_or_port_in_use_is_told(tmp_path: Path) -> None:
         )
         assert code == 1
         assert f"cannot listen on {listen}: Address already in use" in told
+        assert "option listen" in told
+        code, told = await run(
+            tmp_path, "--data-dir", "c", "--listen", "127.0.0.1:0", "--metrics", listen
+        )
+        assert code == 1
+        assert "option metrics" in told
         assert "Traceback" not in told

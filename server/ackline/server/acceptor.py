@@ -43,7 +43,9 @@ class Acceptor:
         host, port = self._service.options.listen
         loop = asyncio.get_running_loop()
         self._server, self.address = await listening(
-            self.address, loop.create_server(self._made, host, port, backlog=BACKLOG)
+            self.address,
+            loop.create_server(self._made, host, port, backlog=BACKLOG),
+            option="listen",
         )
         if not _loopback(self.address.host):
             log.warning(

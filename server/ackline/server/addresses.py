@@ -26,14 +26,16 @@ class Address(NamedTuple):
 class ListenError(OSError):
     """Report an address that cannot be listened on."""
 
-    def __init__(self, address: Address, error: OSError) -> None:
+    def __init__(self, address: Address, error: OSError, *, option: str) -> None:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        super().__init__(f"cannot listen on {address}: {reason}; choose another")
+        super().__init__(
+            f"cannot listen on {address}: {reason}; option {option} chooses another"
+        )
         self.address = address
 
 
 async def listening(
-    address: Address, opening: Awaitable[asyncio.Server]
+    address: Address, opening: Awaitable[asyncio.Server], *, option: str
 ) -> tuple[asyncio.Server, Address]:
     """Return a server that listens, and where it really does.
 
@@ -43,6 +45,6 @@ async def listening(
     try:
         server = await opening
     except OSError as error:
-        raise ListenError(address, error) from error
+        raise ListenError(address, error, option=option) from error
     name = server.sockets[0].getsockname()
     return server, Address(str(name[0]), int(name[1]))

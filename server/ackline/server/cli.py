@@ -71,7 +71,10 @@ def _run(server: Server, options: Options) -> int:
                 )
             )
     except StoreError as error:
-        print(f"ackline-server: {options.data_dir}: {error}", file=sys.stderr)
+        told, folder = str(error), str(options.data_dir)
+        if not told.startswith(folder):
+            told = f"{folder}: {told}"
+        print(f"ackline-server: {told}", file=sys.stderr)
         return BROKEN
     except ListenError as error:
         print(f"ackline-server: {error}", file=sys.stderr)
@@ -97,8 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ackline-server",
         description="Acknowledged, resumable streaming of files and events over TCP.",
-        epilog="Every option is also a name in the --config file and an environment"
-        " variable; a flag wins over the environment, and that over the file.",
+        epilog="Every option is also a name in the --config file, such as data_dir, and"
+        " an environment variable; a flag wins over the environment, and that over the"
+        " file.",
         allow_abbrev=False,
     )
     parser.add_argument(

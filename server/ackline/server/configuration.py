@@ -89,7 +89,10 @@ def _from_file(file: Path, known: list[str]) -> dict[str, object]:
     for name in content:
         if name not in known:
             raise OptionError(
-                name, f"{file} names it, but it does not exist; see --help"
+                name,
+                f"{file} names it, but it does not exist; see --help"
+                if name.replace("-", "_") not in known
+                else f"in {file} it is written {name.replace('-', '_')}",
             )
     return {
         name: _parsed(f"{name} in {file}", name, value)

@@ -258,7 +258,9 @@ class MetricsServer:
             ListenError: the address cannot be listened on.
         """
         self._server, self.address = await listening(
-            self.address, asyncio.start_server(self._serve, *self.address)
+            self.address,
+            asyncio.start_server(self._serve, *self.address),
+            option="metrics",
         )
 
     async def close(self) -> None:

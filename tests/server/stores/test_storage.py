@@ -70,7 +70,7 @@ async def test_other_format_is_refused_with_both_versions(
 
 async def test_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "letters").mkdir()
-    with pytest.raises(FormatMismatch, match="letters"):
+    with pytest.raises(FormatMismatch, match=r"no data folder .*letters"):
         async with Storage.open(tmp_path):
             pass
     assert os.listdir(tmp_path) == ["letters"]  # noqa: PTH208 - brief

@@ -18,7 +18,8 @@
     │   ├── StorageFull       no space now; service returns with space
     │   └── StoreFailed       a write or sync failed; reload before storing more
     └── the folder cannot be opened
-        ├── FormatMismatch    another format version, or no data folder
+        ├── FormatMismatch    another format version
+        │   └── ForeignFolder no data folder
         └── Locked            another server has it
 
 Names follow the codes of SPEC.md §20 where there is one.
@@ -42,6 +43,7 @@ __all__ = [
     "DigestMismatch",
     "Ended",
     "Fenced",
+    "ForeignFolder",
     "FormatMismatch",
     "Locked",
     "NotFound",
@@ -206,13 +208,26 @@ class FormatMismatch(StoreError):
     """Report a folder that this version cannot read."""
 
     def __init__(self, folder: Path, *, found: str, supported: str) -> None:
-        super().__init__(
-            f"{folder} has the format {found!r}; this version reads {supported!r}. "
-            "Use the version that made it, or another folder"
-        )
+        super().__init__(self._told(folder, found, supported))
         self.folder = folder
         self.found = found
         self.supported = supported
+
+    def _told(self, folder: Path, found: str, supported: str) -> str:
+        return (
+            f"{folder} has the format {found!r}; this version reads {supported!r}. "
+            "Use the version that made it, or another folder"
+        )
+
+
+class ForeignFolder(FormatMismatch):
+    """Report a folder with files that no server made."""
+
+    def _told(self, folder: Path, found: str, supported: str) -> str:
+        return (
+            f"{folder} is no data folder ({supported}): it holds {found!r}. Use one"
+            " that a server made, or an empty one"
+        )
 
 
 class Locked(StoreError):

@@ -13,7 +13,12 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from ackline.server.stores.errors import FormatMismatch, Locked, disk_failure
+from ackline.server.stores.errors import (
+    ForeignFolder,
+    FormatMismatch,
+    Locked,
+    disk_failure,
+)
 from ackline.server.stores.files import write_all
 
 if TYPE_CHECKING:
@@ -95,7 +100,7 @@ def _refuse_foreign(path: Path, files: Files) -> None:
     found = files.sizes(path)
     others = sorted(found.keys() - {"lock", _DRAFT})
     if others and "format" not in found:
-        raise FormatMismatch(path, found=f"{others[0]}, …", supported=FORMAT)
+        raise ForeignFolder(path, found=others[0], supported=FORMAT)
 
 
 def _check_format(path: Path, files: Files) -> None:
