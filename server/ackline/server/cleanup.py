@@ -41,6 +41,8 @@ async def clean(service: Service) -> None:
             await step()
         except StoreError as error:
             log.error("old %s cannot be deleted: %s", what, error)
+        except Exception:
+            log.exception("a defect: old %s are not deleted", what)
 
 
 async def _uploads(service: Service) -> None:
@@ -69,6 +71,8 @@ async def _uploads(service: Service) -> None:
     )
     for upload_id in ended:
         log.info("uploads/%s has expired", upload_id)
-        handler = handlers.get(upload_id)
-        if handler is not None:
-            handler.decide(outcome)
+        # Who took it over meanwhile hears of it as well.
+        owner = service.owners.get(f"uploads/{upload_id}")
+        for handler in (handlers.get(upload_id), owner):
+            if isinstance(handler, UploadHandler):
+                handler.decide(outcome)

@@ -35,6 +35,7 @@ from ackline.server.upload_parameters import check_upload, upload_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from contextlib import AbstractAsyncContextManager
 
     from ackline.proto.messages import Outcome, ResumeStream
     from ackline.proto.notices import Notice
@@ -74,6 +75,7 @@ class UploadHandler(Handler):
         self._held: tuple[int, int, int] | None = None
         self._storing: set[asyncio.Task[None]] = set()
         self._finishing = False
+        self._committing: asyncio.Task[None] | None = None
 
     @property
     def receiver(self) -> ChunkReceiver:
@@ -113,19 +115,9 @@ class UploadHandler(Handler):
             name=self.resource.name,
             durability=self.service.durability,
         )
-        key = f"upload {of.identity} {of.name} {of.key}"
-        async with self.service.lock(key) if of.key else nullcontext():
-            found = None
-            if of.key:
-                found = await self.service.chunks.find(of.identity, of.name, of.key)
-            if found is not None and self._ended_before(found, of):
-                return
-            if found is not None and found.outcome is None:
-                await self._continue(found)
-            else:
-                self.upload = await self.service.chunks.create(of)
-                self.epoch = self.upload.record.epoch
-            self._own()
+        async with self._key_lock(of):
+            while not await self._make_or_find(of):
+                pass  # it ended while this waited for it: look again
 
     def answer(self) -> Answer:
         """Hand over what came early, and grant the first window."""
@@ -167,12 +159,17 @@ class UploadHandler(Handler):
         if known.outcome is not None:
             self.end_as_recorded(outcomes.load(known.outcome))
             return
-        if f"uploads/{upload_id}" in self.service.owners:
-            raise Refusal(Code.MOVED, "it was opened again with the same key")
-        self.upload = await self.service.chunks.load(upload_id)
-        self._tell_lost()
-        self.epoch = await self.upload.takeover()
-        self._own()
+        try:
+            async with self._key_lock(known.parameters):
+                if f"uploads/{upload_id}" in self.service.owners:
+                    raise Refusal(Code.MOVED, "it was opened again with the same key")
+                self.upload = await self.service.chunks.load(upload_id)
+                self._tell_lost()
+                self.epoch = await self.upload.takeover()
+                self._own()
+        except Ended as error:
+            self.end_as_recorded(outcomes.load(error.outcome))
+            return
         self._restore()
 
     async def settle(self, wanted: ResumeStream) -> None:
@@ -236,7 +233,11 @@ class UploadHandler(Handler):
 
     async def _let_go(self, upload_id: str) -> None:
         await self.settle_all()
-        if self.abandoned and not self.stream.open.key and not self._finishing:
+        if self._committing is not None:
+            await asyncio.wait([self._committing])
+            if self.stream.outcome is not None:
+                return
+        if self.abandoned and not self.stream.open.key:
             # Without a key nobody can find it again: its data would only lie there.
             outcome = outcomes.ended(
                 OutcomeKind.CANCELLED,
@@ -250,6 +251,30 @@ class UploadHandler(Handler):
             await self.service.chunks.release(upload_id)
 
     # Private
+
+    def _key_lock(self, of: UploadParameters) -> AbstractAsyncContextManager[object]:
+        if not of.key:
+            return nullcontext()
+        return self.service.lock(f"upload {of.identity} {of.name} {of.key}")
+
+    async def _make_or_find(self, of: UploadParameters) -> bool:
+        """Take up the upload of the key; return False if it just ended."""
+        found = None
+        if of.key:
+            found = await self.service.chunks.find(of.identity, of.name, of.key)
+        if found is not None and self._ended_before(found, of):
+            return True
+        if found is not None and found.outcome is None:
+            try:
+                await self._continue(found)
+            except Ended:
+                return False
+        else:
+            self._existing = False
+            self.upload = await self.service.chunks.create(of)
+            self.epoch = self.upload.record.epoch
+        self._own()
+        return True
 
     def _ended_before(self, found: UploadRecord, of: UploadParameters) -> bool:
         """Tell whether the key's upload has an outcome that stands; take it."""
@@ -280,9 +305,15 @@ class UploadHandler(Handler):
             size, crc = old.receiver.held()
             if size and not self.detail.early:
                 self._held = (old.receiver.stored, size, crc)
-        self.upload = await self.service.chunks.load(found.upload_id)
+        try:
+            upload = await self.service.chunks.load(found.upload_id)
+            self.epoch = await upload.takeover()
+        except BaseException:
+            if self.service.owners.get(name) is self:
+                del self.service.owners[name]
+            raise
+        self.upload = upload
         self._tell_lost()
-        self.epoch = await self.upload.takeover()
 
     def _own(self) -> None:
         assert self.upload is not None
@@ -341,8 +372,11 @@ class UploadHandler(Handler):
             )
         except ChecksumConflict:
             self.stream.conflict(notice.index)
-        except (Fenced, Ended):
-            return  # another stream has the upload, or it is over: dropped
+        except Fenced:
+            return  # another stream has the upload: dropped
+        except Ended as error:
+            if not self.released:
+                self.decide(outcomes.load(error.outcome))
         except StorageFull as error:
             log.warning("%s: chunk %d: %s", self.label, notice.index, error)
             receiver.chunk_refused(
@@ -422,7 +456,7 @@ class UploadHandler(Handler):
             and self.stream.outcome is None
         ):
             self._finishing = True
-            self.spawn(self._commit(), "commit")
+            self._committing = self.spawn(self._commit(), "commit")
 
     async def _commit(self) -> None:
         try:

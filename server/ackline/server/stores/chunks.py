@@ -191,6 +191,10 @@ class FileChunks:
             StoreFailed: The same.
         """
         records, now = self._shared.records, self._shared.clock()
+        if keep:
+            await records.run(
+                partial(upload_rows.touch_uploads, upload_ids=list(keep), now=now)
+            )
         abandoned = [
             upload_id
             for upload_id in await records.run(

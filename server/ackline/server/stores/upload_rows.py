@@ -36,6 +36,7 @@ __all__ = [
     "open_uploads",
     "put_chunk",
     "put_epoch",
+    "touch_uploads",
     "upload_by_id",
     "upload_by_key",
 ]
@@ -193,7 +194,9 @@ def drop_chunks(
     )
 
 
-def put_epoch(connection: sqlite3.Connection, upload_id: str, epoch: int) -> None:
+def put_epoch(
+    connection: sqlite3.Connection, upload_id: str, epoch: int, now: float
+) -> None:
     """Record who owns an open upload.
 
     Raises:
@@ -201,7 +204,20 @@ def put_epoch(connection: sqlite3.Connection, upload_id: str, epoch: int) -> Non
         NotFound: There is no such upload.
     """
     serial = _open_serial(connection, upload_id)
-    connection.execute("UPDATE uploads SET epoch = ? WHERE serial = ?", (epoch, serial))
+    connection.execute(
+        "UPDATE uploads SET epoch = ?, touched = ? WHERE serial = ?",
+        (epoch, now, serial),
+    )
+
+
+def touch_uploads(
+    connection: sqlite3.Connection, upload_ids: Iterable[str], now: float
+) -> None:
+    """Record that uploads are attached."""
+    connection.executemany(
+        "UPDATE uploads SET touched = ? WHERE upload_id = ? AND outcome IS NULL",
+        [(now, upload_id) for upload_id in upload_ids],
+    )
 
 
 def commit_upload(

@@ -195,7 +195,12 @@ class FileUpload:
             if self._record.outcome is not None:
                 raise Ended(self._record.upload_id, self._record.outcome)
             await self._shared.records.run(
-                partial(rows.put_epoch, upload_id=self._record.upload_id, epoch=epoch)
+                partial(
+                    rows.put_epoch,
+                    upload_id=self._record.upload_id,
+                    epoch=epoch,
+                    now=self._shared.clock(),
+                )
             )
         return epoch
 
@@ -290,6 +295,10 @@ class FileUpload:
         Raises:
             StoreFailed: The file system failed.
         """
+        async with self._turning:  # not under a commit
+            await self._close()
+
+    async def _close(self) -> None:
         await self._activity.idle()
         await self._file.close()
 
@@ -407,7 +416,7 @@ class FileUpload:
         shared.space.release(self._record.upload_id)
         # The outcome is recorded: what cannot be deleted now goes at the next start.
         with contextlib.suppress(StoreError):
-            await self.close()
+            await self._close()
         for file in unwanted:
             with contextlib.suppress(StoreError):
                 await shared.disk.run(shared.disk.files.unlink, shared.folder / file)
