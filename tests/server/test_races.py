@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from ackline.proto.errors import Code
 from ackline.proto.messages import OutcomeKind
+from ackline.server import Server, runs
+from ackline.server.stores.errors import StorageFull
+from ackline.server.stores.runs import RecordRuns
 from ackline.server.stores.uploads import FileUpload
 from tests.server.peer import Peer
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     import pytest
 
     from tests.server.conftest import Start
@@ -104,3 +109,54 @@ async def test_an_upload_that_was_attached_all_along_is_not_abandoned(
         await peer.connect()
         assert up.outcome is None
         await peer.drop()
+
+
+async def test_the_outcome_of_a_run_is_told_when_it_is_on_record(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server()
+
+    @server.source("one")
+    async def one() -> AsyncGenerator[bytes]:
+        yield b"x"
+
+    finish, failures = RecordRuns.finish, 2
+
+    async def full(self: RecordRuns, run_id: str, outcome: bytes) -> bytes:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise StorageFull
+        return await finish(self, run_id, outcome)
+
+    monkeypatch.setattr(RecordRuns, "finish", full)
+    monkeypatch.setattr(runs, "RETRY_SECONDS", 0.05, raising=False)
+    async with start(server) as serving, Peer(serving.port) as peer:
+        told = await peer.subscribe("sources/one", key="k").ended()
+    async with start(server) as serving, Peer(serving.port) as peer:
+        again = peer.subscribe("sources/one", key="k")
+        await again.opened()
+        outcome = again.outcome
+        assert outcome is not None
+        assert (outcome.outcome, outcome.code) == (told.outcome, told.code)
+
+
+async def test_a_cursor_that_went_blocks_a_volatile_run_for_its_grace_only(
+    start: Start,
+) -> None:
+    server = Server()
+
+    @server.source("volatile", resumes="none")
+    async def volatile() -> AsyncGenerator[bytes]:
+        while True:
+            yield b"x" * 100
+
+    async with start(server, run_grace=0.3, run_buffer_events=1000) as serving:
+        gone = await Peer(serving.port).connect()
+        await gone.subscribe("sources/volatile", key="k").opened()
+        async with Peer(serving.port) as staying:
+            work = staying.subscribe("sources/volatile", key="k")
+            await work.opened()
+            await gone.drop()
+            count = len(work.received)
+            await work.events(count + 20_000)

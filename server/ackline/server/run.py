@@ -265,7 +265,7 @@ class Run:
         if all(since is None for since in self._cursors.values()) and self._cursors:
             return
         grace = self._service.options.run_grace
-        if self.source.resumes is Resumes.NONE and self._cursors:
+        if self.source.resumes is Resumes.NONE and self._cursors and not self.consumers:
             grace = 0.0
         self._timer = asyncio.get_running_loop().call_later(grace, self._unattended)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -13,10 +14,10 @@ import msgspec
 from ackline.proto.errors import Code
 from ackline.proto.messages import OutcomeKind
 from ackline.server import outcomes
-from ackline.server.refusals import Refusal
+from ackline.server.refusals import RETRY_SECONDS, Refusal
 from ackline.server.run import Run
 from ackline.server.stores.entities import RunRecord
-from ackline.server.stores.errors import StoreError
+from ackline.server.stores.errors import StorageFull, StoreError, StoreFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +43,7 @@ class Runs:
         self._service = service
         self._store = service.storage.runs
         self._by_id: dict[str, Run] = {}
+        self._closing = False
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -110,18 +112,31 @@ class Runs:
 
     async def stop(self) -> None:
         """End all runs: they cannot outlive the process."""
-        lost = _lost()
-        for run in self.all():
-            await run.stop(OutcomeKind.FAILED, lost.code, "the server stopped")
+        self._closing = True
+        stopping = (
+            run.stop(OutcomeKind.FAILED, _lost().code, "the server stopped")
+            for run in self.all()
+        )
+        await asyncio.gather(*stopping)
 
     async def finished(self, run: Run, outcome: Outcome) -> Outcome:
-        """Record how a run ended; return the outcome that stands."""
-        try:
-            standing = await self._store.finish(run.run_id, outcomes.record(outcome))
-        except StoreError as error:
-            log.error("runs/%s: its outcome is not on record: %s", run.run_id, error)
-            return outcome
-        return outcomes.load(standing)
+        """Record how a run ended, however often the disk fails.
+
+        What is told before it is on record would be another outcome after a restart.
+
+        Returns:
+            The outcome that stands.
+        """
+        recorded = outcomes.record(outcome)
+        while True:
+            try:
+                return outcomes.load(await self._store.finish(run.run_id, recorded))
+            except StoreError as error:
+                log.error("runs/%s: the end is not recorded: %s", run.run_id, error)
+                lasting = not isinstance(error, StorageFull | StoreFailed)
+                if lasting or self._closing:  # then nobody is told any more
+                    return outcome
+            await asyncio.sleep(RETRY_SECONDS)
 
     def discard(self, run: Run) -> None:
         """Let go of the events of an ended run that nobody reads any more."""
