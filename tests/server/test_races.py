@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from ackline.proto.errors import Code
 from ackline.proto.messages import OutcomeKind
 from ackline.server import Server, runs
-from ackline.server.stores.errors import StorageFull
+from ackline.server.stores.errors import StorageFull, StoreFailed
 from ackline.server.stores.runs import RecordRuns
+from ackline.server.stores.sessions import RecordSessions
 from ackline.server.stores.uploads import FileUpload
 from tests.server.peer import Peer
 
@@ -160,3 +161,58 @@ async def test_a_cursor_that_went_blocks_a_volatile_run_for_its_grace_only(
             await gone.drop()
             count = len(work.received)
             await work.events(count + 20_000)
+
+
+async def test_a_session_that_is_not_on_record_opens_streams(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, failures = RecordSessions.save, 1
+
+    async def full(self: RecordSessions, session: Any) -> None:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise StorageFull
+        await save(self, session)
+
+    monkeypatch.setattr(RecordSessions, "save", full)
+    async with start() as serving:
+        peer = await Peer(serving.port).connect()
+        up = peer.upload("a", DATA, end=False)
+        await up.opened()
+        await up.stored(1)
+        await peer.drop()
+    async with start() as serving:
+        peer.port = serving.port
+        await peer.connect()
+        up.cancel()
+        assert (await up.ended()).outcome is OutcomeKind.CANCELLED
+        await peer.drop()
+
+
+async def test_a_resume_that_was_recorded_though_its_sync_failed_takes_nobody_over(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance, failures = RecordSessions.advance, 1
+
+    async def failing(self: RecordSessions, *args: Any, **kwargs: Any) -> Any:
+        nonlocal failures
+        failures -= 1
+        result = await advance(self, *args, **kwargs)
+        if failures >= 0:
+            raise StoreFailed("record not stored", "I/O error")
+        return result
+
+    async with start() as serving:
+        peer = await Peer(serving.port).connect()
+        up = peer.upload("a", DATA, end=False)
+        await up.opened()
+        await peer.drop()
+        monkeypatch.setattr(RecordSessions, "advance", failing)
+        await peer.connect(wait=False)
+        assert (await peer.failed()).code == Code.STORAGE_FAILED
+        await peer.drop()
+        await peer.connect()
+        up.cancel()
+        assert (await up.ended()).outcome is OutcomeKind.CANCELLED
+        await peer.drop()

@@ -13,7 +13,7 @@ from ackline.proto.messages import encode
 from ackline.proto.server_session import ServerSession, Tokens
 from ackline.server import outcomes
 from ackline.server.stores.entities import SessionRecord, StreamRecord
-from ackline.server.stores.errors import NotFound, StoreError
+from ackline.server.stores.errors import Fenced, NotFound, StoreError, StoreFailed
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -43,6 +43,7 @@ class Session(ServerSession):
         created: unix seconds.
         recorded: streams of an earlier process that were not asked for yet, by id.
         moved: ids of streams that another session has now.
+        unsure: whether its newest epoch may be on record though that seemed to fail.
         gone: whether it was ended.
     """
 
@@ -54,6 +55,7 @@ class Session(ServerSession):
         self.created = time.time()
         self.recorded: dict[int, StreamRecord] = {}
         self.moved: set[int] = set()
+        self.unsure = False
         self.gone = False
 
     @property
@@ -132,17 +134,16 @@ class Sessions:
         token = secrets.token_bytes(TOKEN_BYTES)
         session.tokens.issue(hash_token(token))
         try:
-            await self._store.advance(
-                session.session_id,
-                session.epoch,
-                token_hash=session.tokens.current,
-                successor_hash=session.tokens.successor,
-                touched=time.time(),
-            )
+            await self._advance(session)
         except NotFound:
             # Its first record failed, on a full disk perhaps; memory still has it.
             log.warning("session %s is not on record", session.session_id)
-        session.epoch += 1
+            session.epoch += 1
+            await self._store.save(_record_of(session))
+        except StoreFailed:
+            session.unsure = True
+            raise
+        session.unsure = False
         return token
 
     def confirm(self, session: Session, epoch: int) -> None:
@@ -165,15 +166,21 @@ class Sessions:
         Raises:
             StoreError: that failed; the stream could not be resumed after a restart.
         """
-        await self._store.save_stream(
-            StreamRecord(
-                session_id=session.session_id,
-                stream_id=stream.id,
-                use=int(stream.use),
-                open_message=encode(stream.open),
-                target=target,
-            )
+        record = StreamRecord(
+            session_id=session.session_id,
+            stream_id=stream.id,
+            use=int(stream.use),
+            open_message=encode(stream.open),
+            target=target,
         )
+        try:
+            await self._store.save_stream(record)
+        except NotFound:
+            if session.gone:
+                raise
+            # Its first record failed, on a full disk perhaps; memory still has it.
+            await self._store.save(_record_of(session))
+            await self._store.save_stream(record)
 
     def ended(self, session: Session, stream: Stream, outcome: Outcome) -> None:
         """Record the outcome of a stream, to be told to a client that comes late."""
@@ -246,24 +253,30 @@ class Sessions:
             await self._store.touch(attached, time.time())
         await self._store.expire(time.time() - ttl)
 
+    async def _advance(self, session: Session) -> None:
+        for attempt in range(2):
+            try:
+                record = await self._store.advance(
+                    session.session_id,
+                    session.epoch,
+                    token_hash=session.tokens.current,
+                    successor_hash=session.tokens.successor,
+                    touched=time.time(),
+                )
+            except Fenced as error:
+                if attempt or not session.unsure:
+                    raise
+                # It was this process: the attempt that failed is on record after all.
+                session.epoch = error.current
+            else:
+                session.epoch = record.epoch
+                return
+
     async def _end(self, session_id: str, stream_id: int, outcome: bytes) -> None:
         await self._store.end_stream(session_id, stream_id, outcome)
 
     def _save(self, session: Session) -> None:
-        self._background(
-            self._store.save(
-                SessionRecord(
-                    session_id=session.session_id,
-                    identity=session.identity,
-                    epoch=session.epoch,
-                    token_hash=session.tokens.current,
-                    successor_hash=session.tokens.successor,
-                    created=session.created,
-                    touched=time.time(),
-                )
-            ),
-            "save session",
-        )
+        self._background(self._store.save(_record_of(session)), "save session")
 
     def _background(self, coroutine: Coroutine[Any, Any, object], what: str) -> None:
         self._service.tasks.spawn(_attempt(coroutine, what), what)
@@ -276,6 +289,18 @@ async def _attempt(coroutine: Coroutine[Any, Any, object], what: str) -> None:
         pass  # the session or stream is gone meanwhile: nothing is left to record
     except StoreError as error:
         log.warning("%s: %s", what, error)
+
+
+def _record_of(session: Session) -> SessionRecord:
+    return SessionRecord(
+        session_id=session.session_id,
+        identity=session.identity,
+        epoch=session.epoch,
+        token_hash=session.tokens.current,
+        successor_hash=session.tokens.successor,
+        created=session.created,
+        touched=time.time(),
+    )
 
 
 def _session_of(record: SessionRecord) -> Session:
