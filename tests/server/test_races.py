@@ -7,7 +7,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ackline.proto.errors import Code
-from ackline.proto.messages import OutcomeKind
+from ackline.proto.frames import FrameType
+from ackline.proto.messages import Delete, OutcomeKind
+from ackline.proto.notices import OutcomeReceived, StreamOpened
 from ackline.server import Server, runs
 from ackline.server.stores.errors import StorageFull, StoreFailed
 from ackline.server.stores.runs import RecordRuns
@@ -216,3 +218,23 @@ async def test_a_resume_that_was_recorded_though_its_sync_failed_takes_nobody_ov
         up.cancel()
         assert (await up.ended()).outcome is OutcomeKind.CANCELLED
         await peer.drop()
+
+
+async def test_a_log_deleted_before_opened_is_told_after_it(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start() as serving, Peer(serving.port) as peer:
+        await peer.publish("log", [b"x"]).ended()
+        gate = Gate(monkeypatch, RecordSessions, "save_stream")
+        reader = peer.subscribe("logs/log")
+        writer = peer.publish("log", [b"y"], key="k", end=False)
+        await gate.reached.wait()
+        await asyncio.sleep(0.1)
+        await peer.request(FrameType.DELETE, Delete("logs/log"))
+        await asyncio.sleep(0.1)
+        gate.open.set()
+        for work in (reader, writer):
+            outcome = await work.ended()
+            assert outcome.code == Code.NOT_FOUND
+            kinds = [type(each) for each in work.notices]
+            assert kinds.index(StreamOpened) < kinds.index(OutcomeReceived)

@@ -260,11 +260,19 @@ class Handler(ABC):
         self.service.sessions.ended(self.session, self.stream, outcome)
         self._close_once()
 
+    def fail_soon(self, code: int, text: str) -> None:
+        """Fail the stream: at once, or when OPENED, which comes first, is sent."""
+        self.spawn(self._fail_once_open(code, text), "fail")
+
     def spawn(
         self, coroutine: Coroutine[Any, Any, None], what: str
     ) -> asyncio.Task[None]:
         """Start a task that belongs to the stream."""
         return self.service.tasks.spawn(coroutine, f"{self.label}: {what}")
+
+    async def _fail_once_open(self, code: int, text: str) -> None:
+        if await asyncio.shield(self._answered):
+            await self.end(OutcomeKind.FAILED, code, text, work=False)
 
     async def _cancelled(self, notice: CancelReceived) -> None:
         if not await asyncio.shield(self._answered):

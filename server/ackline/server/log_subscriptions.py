@@ -8,7 +8,6 @@ from ackline.proto.errors import Code
 from ackline.proto.messages import (
     Durability,
     OnTrimmed,
-    OutcomeKind,
     Resumes,
     ResumeStream,
     Start,
@@ -114,12 +113,4 @@ class LogSubscription(Subscription):
 
     def _changed(self) -> None:
         if self._log is not None and self._log.deleted:
-            self.spawn(
-                self.end(
-                    OutcomeKind.FAILED,
-                    Code.NOT_FOUND,
-                    "the log was deleted",
-                    work=False,
-                ),
-                "deleted",
-            )
+            self.fail_soon(Code.NOT_FOUND, "the log was deleted")

@@ -379,7 +379,4 @@ class PublishHandler(Handler):
     def _fail(self, error: StoreError) -> None:
         if not self._ending:
             self._ending = True
-            self.spawn(
-                self.end(OutcomeKind.FAILED, code_of(error), str(error), work=False),
-                "fail",
-            )
+            self.fail_soon(code_of(error), str(error))

@@ -175,9 +175,7 @@ class Subscription(Handler):
         return positions
 
     def _failed(self, error: StoreError) -> None:
-        self.spawn(
-            self.end(OutcomeKind.FAILED, code_of(error), str(error), work=False), "fail"
-        )
+        self.fail_soon(code_of(error), str(error))
 
     def _gapped(self, count: int) -> None:
         self.service.counters.gaps["trimmed"] += count
