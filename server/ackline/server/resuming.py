@@ -180,6 +180,8 @@ def _resume_one(
     stream = session.streams.get(wanted.stream_id)
     if refusal is None and stream is None:
         refusal = Refusal(Code.UNKNOWN_STREAM, "the stream was released meanwhile")
+        if wanted.stream_id in session.moved:
+            refusal = Refusal(Code.MOVED, "it was opened again with the same key")
     if refusal is not None or stream is None:
         assert refusal is not None
         answer = ResumedStream(wanted.stream_id, refusal.code, refusal.text, None)
