@@ -39,7 +39,14 @@ class BufferPool:
         if not isinstance(buffer, bytearray):
             return
         size = len(buffer)
-        if size < MIN_POOLED or self._idle_bytes + size > MAX_IDLE_BYTES:
+        if not MIN_POOLED <= size <= MAX_IDLE_BYTES:
             return
-        self._idle_bytes += size
-        self._idle.setdefault(size, []).append(buffer)
+        # The size used last is the last to go: nobody fills the pool with odd ones.
+        same = self._idle.pop(size, [])
+        while self._idle and self._idle_bytes + size > MAX_IDLE_BYTES:
+            other = next(iter(self._idle))
+            self._idle_bytes -= other * len(self._idle.pop(other))
+        if self._idle_bytes + size <= MAX_IDLE_BYTES:
+            self._idle_bytes += size
+            same.append(buffer)
+        self._idle[size] = same

@@ -169,12 +169,6 @@ class ChunkSender(Sender):
         known = self._crcs.get(index)
         return None if known is None else known[0]
 
-    def known_prefix(self, units: int, crc: int, size: int) -> None:
-        """State the CRC of all chunks before `units` at once."""
-        self.prefix_units, self.crc, self._prefix_bytes = units, crc, size
-        self._extend_prefix()
-        self._prove()
-
     def finish(self, end: End) -> None:
         """Send END after the last chunk that was supplied.
 
@@ -228,11 +222,10 @@ class ChunkSender(Sender):
         self._loading.clear()
         if load is not None:
             self._unreserve(len(load.data) - load.sent)
-            if load.release is None:
-                pass
-            elif connection is None:
+            if load.release is not None and connection is None:
                 load.release()
-            else:  # a fragment may still lie in the transport
+            elif load.release is not None and connection is not None:
+                # A fragment may still lie in the transport.
                 connection.after_write(load.release)
         self._unload()
 

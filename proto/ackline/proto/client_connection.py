@@ -391,8 +391,8 @@ class ClientConnection(Connection):
     def _ended(self, stream: Stream, outcome: Outcome) -> None:
         if outcome.outcome == OutcomeKind.STILL_STOPPING:
             return
-        if stream.decide(outcome):
-            self.notify(OutcomeReceived(stream, outcome))
+        stream.decide(outcome)
+        self.notify(OutcomeReceived(stream, outcome))
 
     def _reply_of(
         self, message: type[Listed | StatusReport | Done]

@@ -666,10 +666,3 @@ class Connection(ABC):
         self._outbox.forget(stream)
         if stream.sender is not None:
             self._held.pop(stream.sender, None)
-
-    def agreed(self, peer: Limits) -> None:
-        """Take the peer's limits; the handshake is over for the reader."""
-        self.peer_limits = peer
-        self.peer_payload = peer.max_payload
-        self.reader.max_payload = self.limits.max_payload
-        self.reader.read_size = len(self.reader.scratch)

@@ -211,10 +211,10 @@ class EventBuffer:
 
     def next_batch(self, position: int) -> Batch | None:
         """Return events from `position` on, or None."""
+        if position >= self._next:
+            self._idle = True
+            return None
         if position >= self._sealed:
-            if not self._tail:
-                self._idle = True
-                return None
             self._seal()
         at = bisect_right(self._starts, position) - 1
         if at < 0:

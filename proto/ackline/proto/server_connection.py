@@ -285,22 +285,18 @@ class ServerConnection(Connection):
         }
 
     def _allowed(self, kind: FrameType) -> bool:
-        match self.phase:
-            case Phase.NEW:
-                return kind in (FrameType.HELLO, FrameType.ERROR)
-            case Phase.GREETED:
-                return kind in (
-                    FrameType.RESUME,
-                    FrameType.ERROR,
-                    FrameType.CREDIT,
-                    FrameType.PING,
-                    FrameType.PONG,
-                    FrameType.GOAWAY,
-                )
-            case Phase.OPEN:
-                return kind not in (FrameType.HELLO, FrameType.RESUME)
-            case Phase.RESUMING | Phase.CLOSED:
-                return False
+        if self.phase is Phase.NEW:
+            return kind in (FrameType.HELLO, FrameType.ERROR)
+        if self.phase is Phase.GREETED:
+            return kind in (
+                FrameType.RESUME,
+                FrameType.ERROR,
+                FrameType.CREDIT,
+                FrameType.PING,
+                FrameType.PONG,
+                FrameType.GOAWAY,
+            )
+        return kind not in (FrameType.HELLO, FrameType.RESUME)
 
     def _data_allowed(self, kind: FrameType) -> None:
         if self.phase is not Phase.OPEN:

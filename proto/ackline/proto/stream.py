@@ -109,9 +109,7 @@ class Stream:
         """Client: continue where the server stands (SPEC.md §8.2)."""
         self.generation, self.epoch = standing.generation, standing.epoch
         self.peer_paused(paused=standing.paused)
-        if standing.outcome is not None:
-            self.decide(standing.outcome)
-        elif self.sender is not None:
+        if self.sender is not None:
             try:
                 self.sender.attach(standing)
             except ProtocolViolation as violation:
