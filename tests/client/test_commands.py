@@ -522,3 +522,27 @@ def test_the_library_loads_neither_rich_nor_uvloop_nor_the_command() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True
     )
     assert found.stdout == b"set()\n"
+
+
+async def test_a_closed_output_does_not_get_a_sockets_number(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    script = f'exec "{sys.executable}" -m ackline.client --server={server.url} ping >&-'
+    process = await asyncio.create_subprocess_shell(script, cwd=tmp_path)
+    async with asyncio.timeout(20):
+        assert await process.wait() == Exit.DONE
+
+
+async def test_a_name_may_be_given_as_list_prints_it(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("hello")
+    for arguments in (
+        ("upload", str(tmp_path / "a.txt"), "listed.txt"),
+        ("fetch", "objects/listed.txt", str(tmp_path / "b.txt")),
+        ("publish", "logs/listed", str(tmp_path / "a.txt")),
+        ("status", "logs/listed"),
+    ):
+        done = await command(f"--server={server.url}", *arguments, folder=tmp_path)
+        assert done.code == Exit.DONE, done.errors
+    assert (tmp_path / "b.txt").read_text() == "hello"

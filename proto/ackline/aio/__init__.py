@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ackline.aio.descriptors import hold_standard_files
 from ackline.aio.pump import Pump, ScratchPool
 
-__all__ = ["Pump", "ScratchPool"]
+__all__ = ["Pump", "ScratchPool", "hold_standard_files"]

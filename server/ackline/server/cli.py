@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ackline.aio import hold_standard_files
 from ackline.server.addresses import ListenError
 from ackline.server.configuration import flag_of, load_options, variable_of
 from ackline.server.options import OptionError, described
@@ -43,6 +44,7 @@ class _UsageError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
+    hold_standard_files()
     parser = _parser()
     chosen = vars(parser.parse_args(arguments))
     level = str(chosen.pop("log_level")).upper()

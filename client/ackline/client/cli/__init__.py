@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from ackline.aio import hold_standard_files
 from ackline.client.addresses import DEFAULT_URL
 from ackline.client.cli import (
     cancel,
@@ -45,6 +46,7 @@ COMMANDS = (upload, fetch, publish, subscribe, listing, status, cancel, ping)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
+    hold_standard_files()
     parser = argparse.ArgumentParser(
         prog="ackline",
         description="Acknowledged, resumable streams of files and events.",

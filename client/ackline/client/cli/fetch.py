@@ -25,7 +25,12 @@ HELP = "fetch an object; run it again to continue"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("name", metavar="NAME", help="of the object")
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        type=lambda text: text.removeprefix("objects/"),
+        help="of the object, or objects/NAME as `list` prints it",
+    )
     parser.add_argument(
         "file",
         metavar="FILE",

@@ -35,7 +35,12 @@ HELP = "publish lines of a file or of standard input to a log"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("log", metavar="LOG", help="its name")
+    parser.add_argument(
+        "log",
+        metavar="LOG",
+        type=lambda text: text.removeprefix("logs/"),
+        help="its name, or logs/NAME as `list` prints it",
+    )
     parser.add_argument(
         "file",
         metavar="FILE",

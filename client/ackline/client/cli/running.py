@@ -42,6 +42,8 @@ UNUSABLE_FILES = (
     FileExistsError,
 )
 
+STDOUT = 1
+
 
 class Exit(IntEnum):
     """Exit codes, as `ackline --help` lists them."""
@@ -107,9 +109,14 @@ class BaseCommand(ABC):
 
 
 def write_out(data: bytes) -> None:
-    """Write bytes to standard output, all of them, at once."""
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    """Write bytes to standard output, all of them, at once.
+
+    Past `sys.stdout`: a thread that is stuck in it when the process ends, because
+    nobody reads, holds a lock that the interpreter aborts for.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(STDOUT, view) :]
 
 
 def outcome_fields(outcome: Outcome) -> dict[str, Any]:
