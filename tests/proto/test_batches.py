@@ -362,3 +362,11 @@ def test_definition_of_what_cannot_be_a_kind_is_a_mistake(
 def test_gap_of_no_countable_events_is_a_mistake(count: int) -> None:
     with pytest.raises(UsageError, match="gap of"):
         gap_entry(count, GapReason.TRIMMED)
+
+
+def test_events_from_an_id_on_leave_out_what_is_before() -> None:
+    batch = encode_batch(10, [b"a", b"bb", b"", b"d"])
+    for start in range(9, 16):
+        found = batch.events(KindTable(), start)
+        assert [event.id for event in found] == list(range(max(start, 10), 14))
+        assert found == batch.events(KindTable())[max(start - 10, 0) :]

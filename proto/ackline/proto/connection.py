@@ -634,19 +634,14 @@ class Connection(ABC):
         return Ping(sent_bytes=self.bytes_sent, received_bytes=self.reader.bytes)
 
     def _check_life(self, now: float) -> None:
-        life = self.life
-        match life.look(now):
-            case Pulse.SILENT:
-                self.fail(Code.PEER_LOST, f"nothing was heard for {life.patience:g} s")
-            case Pulse.STUCK:
-                self.fail(
-                    Code.PEER_LOST, f"no output was taken for {life.patience:g} s"
-                )
-            case Pulse.PING if self.phase in (Phase.OPEN, Phase.RESUMING):
-                self._ping_number += 1
-                self.send(FrameType.PING, self._positions(), sequence=self._ping_number)
-            case Pulse.PING | Pulse.ALIVE:
-                pass
+        life, pulse = self.life, self.life.look(now)
+        if pulse is Pulse.SILENT:
+            self.fail(Code.PEER_LOST, f"nothing was heard for {life.patience:g} s")
+        elif pulse is Pulse.STUCK:
+            self.fail(Code.PEER_LOST, f"no output was taken for {life.patience:g} s")
+        elif pulse is Pulse.PING and self.phase in (Phase.OPEN, Phase.RESUMING):
+            self._ping_number += 1
+            self.send(FrameType.PING, self._positions(), sequence=self._ping_number)
 
     def _over(self, notice: ConnectionFailed) -> None:
         self.phase = Phase.CLOSED

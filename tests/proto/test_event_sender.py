@@ -1,0 +1,120 @@
+"""The sending half of an event stream, at its edges (SPEC.md §11, §15)."""
+
+from __future__ import annotations
+
+import pytest
+
+from ackline.proto.batches import Batch, encode_entries, kind_definition
+from ackline.proto.errors import Code, ProtocolViolation
+from ackline.proto.event_sender import EventSender
+from ackline.proto.feed import EventBuffer
+from ackline.proto.messages import (
+    Ack,
+    Durability,
+    End,
+    Intent,
+    OutcomeKind,
+    Proof,
+    Standing,
+)
+from tests.proto.joined import MemoryClient, Pair, limits
+
+
+def publishing(count: int) -> tuple[Pair, EventSender, EventBuffer]:
+    pair = Pair()
+    stream, buffer = pair.client.publish("logs/x", key="p")
+    for number in range(count):
+        buffer.append(b"%d" % number)
+    pair.run()
+    assert isinstance(stream.sender, EventSender)
+    return pair, stream.sender, buffer
+
+
+def standing(position: int, proof: Proof | None = None) -> Standing:
+    return Standing(0, 1, position, position, 100, 10**6, proof=proof)
+
+
+@pytest.mark.parametrize(
+    ("position", "proof", "code"),
+    [
+        (3, None, Code.POSITION_LOST),
+        (6, None, Code.POSITION_BEYOND),
+        (5, Proof(0, 5, 5, 1, 1), Code.PROOF_MISMATCH),
+    ],
+)
+def test_a_receiver_that_has_other_events_is_found_out(
+    position: int, proof: Proof | None, code: Code
+) -> None:
+    _pair, sender, _buffer = publishing(5)
+    with pytest.raises(ProtocolViolation) as found:
+        sender.attach(standing(position, proof))
+    assert found.value.code is code
+
+
+def test_a_proof_of_what_is_not_known_any_more_proves_nothing() -> None:
+    _pair, sender, _buffer = publishing(5)
+    assert sender.verify(Proof(2, 5, 3, 0, 0)) is None
+    assert sender.verify(Proof(5, 4, 0, 0, 0)) is None
+    assert sender.verify(Proof(5, 5, 0, 0, 0)) is True
+    assert sender.verify(Proof(5, 5, 1, 0, 0)) is False
+
+
+def test_a_receiver_that_has_the_end_gets_it_again() -> None:
+    pair, sender, buffer = publishing(5)
+    buffer.finish(End(Intent.COMPLETED, 0, "", size=5))
+    sender.attach(standing(6))
+    assert sender.position == 5
+    pair.run()
+    assert pair.client.outcomes[1].outcome is OutcomeKind.COMPLETED
+
+
+def test_an_ack_of_events_that_were_never_sent_is_bad() -> None:
+    _pair, sender, _buffer = publishing(5)
+    ack = Ack(9, 9, 0, Durability.SYNCED)
+    with pytest.raises(ProtocolViolation, match="only 5 units") as found:
+        sender.acknowledged(6, ack, rewind=False, now=0.0)
+    assert found.value.code is Code.BAD_FRAME
+
+
+def test_a_sender_that_left_its_feed_is_not_called() -> None:
+    pair, sender, buffer = publishing(5)
+    sender.close()
+    buffer.append(b"unheard")
+    pair.run()
+    assert sender.position == 5
+
+
+def test_a_definition_and_its_event_travel_together_or_not_at_all() -> None:
+    """A window of one unit does not fit both: the definition is not sent alone."""
+    pair = Pair(client=MemoryClient(client_limits=limits(max_payload=8192)))
+    buffer = EventBuffer(
+        generation=5, max_events=10, max_bytes=10**6, keep=True, define=True
+    )
+    pair.server.logs["sources/x"] = buffer
+    stream = pair.client.subscribe("sources/x")
+    pair.run()
+    sender = pair.s.streams[stream.id].sender
+    assert isinstance(sender, EventSender)
+    sender.window.restart(1, 10**6)
+    buffer.append(b"token", buffer.define("token"))
+    pair.run()
+    assert pair.client.events[stream.id] == []
+    assert pair.client.broken == {}
+    sender.window.raise_to(2, 10**6)
+    sender.wake()
+    pair.run()
+    assert pair.client.events[stream.id] == [b"token"]
+
+
+def test_a_definition_that_leaves_its_event_no_room_fails_the_stream() -> None:
+    pair = Pair(client=MemoryClient(client_limits=limits(max_payload=8192)))
+    batch = encode_entries(0, [(254, kind_definition(1, "n" * 200)), (1, b"x" * 8180)])
+
+    class Feed(EventBuffer):
+        def next_batch(self, position: int) -> Batch | None:
+            return batch if position == 0 else None
+
+    pair.server.logs["sources/x"] = Feed(generation=5, max_events=10, max_bytes=10**6)
+    stream = pair.client.subscribe("sources/x")
+    pair.run()
+    assert pair.client.outcomes[stream.id].code == Code.LIMIT_EXCEEDED
