@@ -367,3 +367,24 @@ def test_what_is_no_source_is_refused_when_it_is_registered() -> None:
     server.source("a")(Program.count)
     with pytest.raises(ValueError, match="already"):
         server.source("a")(Program.count)
+
+
+async def test_a_source_that_never_stops_does_not_hold_the_server(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ackline.server.server.SETTLE_SECONDS", 0.2)
+    server, patience = Server(), asyncio.Event()
+
+    @server.source("stubborn")
+    async def stubborn() -> AsyncGenerator[str]:
+        try:
+            yield "here"
+            await asyncio.sleep(60)
+        finally:
+            await patience.wait()
+
+    async with asyncio.timeout(10), start(server) as serving:
+        peer = await Peer(serving.port).connect()
+        await peer.subscribe("sources/stubborn").events(1)
+        await peer.drop()
+    patience.set()

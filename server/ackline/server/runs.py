@@ -110,14 +110,26 @@ class Runs:
         """
         await self._store.expire(self._service.options.outcome_ttl)
 
-    async def stop(self) -> None:
-        """End all runs: they cannot outlive the process."""
+    async def stop(self, seconds: float) -> None:
+        """End all runs: they cannot outlive the process.
+
+        One whose `finally` takes longer than that is left behind; the next start of
+        the server records how it ended.
+        """
         self._closing = True
-        stopping = (
-            run.stop(OutcomeKind.FAILED, _lost().code, "the server stopped")
+        stopping = [
+            asyncio.ensure_future(
+                run.stop(OutcomeKind.FAILED, _lost().code, "the server stopped")
+            )
             for run in self.all()
-        )
-        await asyncio.gather(*stopping)
+        ]
+        if not stopping:
+            return
+        _done, late = await asyncio.wait(stopping, timeout=seconds)
+        for task in late:
+            task.cancel()
+        if late:
+            log.warning("%d sources did not stop within %g s", len(late), seconds)
 
     async def finished(self, run: Run, outcome: Outcome) -> Outcome:
         """Record how a run ended, however often the disk fails.

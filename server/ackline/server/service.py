@@ -136,8 +136,8 @@ class Service:
         await self.sinks.start()
 
     async def stop(self, seconds: float) -> None:
-        """End what runs; what is being stored gets `seconds` to finish."""
-        await self.runs.stop()
+        """End what runs; sources and what is being stored get `seconds` each."""
+        await self.runs.stop(seconds)
         await self.sinks.stop()
         await self.tasks.close(seconds)
         try:
