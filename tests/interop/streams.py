@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from .codec import (
@@ -50,7 +51,7 @@ def limits(taken: tuple[int, int], window: tuple[int, int]) -> Fields:
     return {"limit_units": taken[0] + window[0], "limit_bytes": taken[1] + window[1]}
 
 
-class Stream:
+class Stream(ABC):
     """What the four uses share."""
 
     use = 0
@@ -180,9 +181,9 @@ class Sender(Stream):
                 self.failure = ProtocolError("proof_mismatch", str(mine))
             self.verified = True
 
+    @abstractmethod
     def proof(self, standing: Fields) -> Fields | None:
         """Return the proof up to the server's position, if this side has all of it."""
-        raise NotImplementedError
 
     def room(self) -> tuple[int, int]:
         """Return the units and bytes that may be begun now."""
@@ -352,9 +353,9 @@ class Receiver(Stream):
         names = {"window_units": window[0], "window_bytes": window[1]}
         super().__init__(client, resource, **names, **fields)
 
+    @abstractmethod
     def proof(self) -> Fields:
         """Return the proof up to `position`."""
-        raise NotImplementedError
 
     def held(self) -> bytes:
         """Return what is there of the chunk `position`."""
