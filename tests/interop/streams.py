@@ -51,7 +51,7 @@ def limits(taken: tuple[int, int], window: tuple[int, int]) -> Fields:
     return {"limit_units": taken[0] + window[0], "limit_bytes": taken[1] + window[1]}
 
 
-class Stream(ABC):
+class Stream:
     """What the four uses share."""
 
     use = 0
@@ -148,7 +148,7 @@ class Stream(ABC):
             self.failure = error
 
 
-class Sender(Stream):
+class Sender(Stream, ABC):
     """A stream that this client sends on, from `unit` and its byte `held`."""
 
     unit = held = fragment = log_position = reserved = 0
@@ -337,7 +337,7 @@ class Publisher(Sender):
         return True
 
 
-class Receiver(Stream):
+class Receiver(Stream, ABC):
     """A stream that the server sends on."""
 
     acking = True
