@@ -362,4 +362,4 @@ class Sessions(RuleBasedStateMachine):
 
 
 TestSessions = Sessions.TestCase
-TestSessions.settings = settings(max_examples=100, stateful_step_count=40)
+TestSessions.settings = settings(max_examples=250, stateful_step_count=40)
