@@ -79,7 +79,10 @@ class AlreadyExists(StoreError):
     """Report that a name is taken and the caller asked not to replace."""
 
     def __init__(self, kind: str, name: str) -> None:
-        super().__init__(f"{kind} {name!r} exists already")
+        super().__init__(
+            f"{kind} {name!r} exists already: choose another name, or ask to replace it"
+            " or to add a version (existing)"
+        )
         self.kind = kind
         self.name = name
 
