@@ -97,9 +97,15 @@ class RunSubscription(Subscription):
             self.run.stored()
 
     async def end(self, kind: OutcomeKind, code: int, text: str, *, work: bool) -> None:
-        """End this cursor, after the run if that is to be stopped too."""
-        if work and self.run is not None and self.run.active:
-            await self.run.stop(kind, code, text)
+        """End this cursor, after the run if that is to be stopped too.
+
+        Then with the run's own outcome: it may have ended by itself before.
+        """
+        if work and self.run is not None:
+            stands = self.run.outcome
+            if stands is None:
+                stands = await self.run.stop(kind, code, text)
+            kind, code, text = stands.outcome, stands.code, stands.text
         await super().end(kind, code, text, work=work)
 
     def close(self) -> None:
