@@ -252,6 +252,27 @@ async def test_another_client_continues_where_the_first_was_stopped(
     assert result.chunks_resent == 0
 
 
+async def test_an_unchanged_file_that_was_committed_is_found_there(
+    server: ServerProcess, tmp_path: Path, name: str
+) -> None:
+    """The process that uploaded it may have been killed before it could say so."""
+    data = make(tmp_path / "file", 2 * MIB)
+    async with connect(server.url) as client:
+        first = await client.upload(tmp_path / "file", name)
+        again = await client.upload(tmp_path / "file", name)
+        assert again.object_id == first.object_id
+        assert again.crc == first.crc == crc32c(data)
+        assert again.digest == first.digest
+        assert again.chunks_sent == 0
+        await client.delete(f"objects/{name}")
+        anew = await client.upload(tmp_path / "file", name)
+        assert anew.object_id != first.object_id
+        assert anew.chunks_sent == 1
+        make(tmp_path / "file", 2 * MIB)
+        with pytest.raises(Refused, match="already_exists"):
+            await client.upload(tmp_path / "file", name)
+
+
 @pytest.mark.parametrize("algorithm", ["crc32c", "sha256"])
 async def test_a_changed_prefix_is_found_before_anything_is_sent_on(
     server: ServerProcess, name: str, algorithm: str

@@ -1,7 +1,7 @@
 """What a client remembers between two runs: a small JSON file for each thing.
 
 ```
-FOLDER/uploads/ID.json        {"key": …, "upload_id": …}
+FOLDER/uploads/ID.json        {"key": …, "upload_id": …, once committed "object_id": …}
 FOLDER/fetches/ID.json        {"object_id": …, "chunk_size": …}
 FOLDER/publishers/ID.json     {"key": …, "position": …}
 FOLDER/subscriptions/ID.json  {"resource": …, "generation": …, "key": …}
@@ -9,8 +9,9 @@ FOLDER/subscriptions/ID.json  {"resource": …, "generation": …, "key": …}
 
 ID is a hash of what identifies the thing: for an upload the server, the name, and the
 path, size and time of change of the file, so that a file that was edited is another
-upload. Files are replaced atomically. A lock file beside each keeps two processes from
-doing the same thing at once.
+upload. What was committed is remembered, so that the same upload again finds it done: the
+process before may have been killed before anybody read its result. Files are replaced
+atomically. A lock file beside each keeps two processes from doing the same thing at once.
 """
 
 from __future__ import annotations

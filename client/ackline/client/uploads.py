@@ -12,7 +12,14 @@ from ackline.client.handles import Handle, raise_for
 from ackline.client.progress import Progress
 from ackline.client.sources import SourceChangedError
 from ackline.proto.chunk_sender import ChunkSender
-from ackline.proto.errors import Code, ProtocolViolation, StreamFailed, UsageError
+from ackline.proto.errors import (
+    Code,
+    ProtocolViolation,
+    Refused,
+    StreamFailed,
+    UsageError,
+)
+from ackline.proto.frames import FrameType
 from ackline.proto.limits import MAX_CHUNKS, MIN_CHUNK_SIZE
 from ackline.proto.messages import (
     Durability,
@@ -20,6 +27,9 @@ from ackline.proto.messages import (
     Existing,
     Intent,
     Open,
+    OutcomeKind,
+    Status,
+    StatusReport,
     UploadDetail,
     UploadOpened,
     Use,
@@ -173,6 +183,9 @@ class Upload(Handle):
             self.leave()
 
     async def _run(self) -> UploadResult:
+        committed = await self._committed()
+        if committed is not None:
+            return committed
         await self._find_key()
         self._source.start(self.changed.set, self.supervisor.group)
         self.start()
@@ -183,11 +196,20 @@ class Upload(Handle):
                 await self.give_up()
                 await self._forget()
             raise
-        await self._forget()
+        if outcome.outcome != OutcomeKind.COMPLETED:
+            await self._forget()
         if self._source_error is not None:
             raise self._source_error
         raise_for(outcome)
-        return self._result(outcome)
+        result = self._result(outcome)
+        await self._remember(
+            upload_id=result.upload_id,
+            object_id=result.object_id,
+            version=result.version,
+            crc=result.crc,
+            digest=result.digest,
+        )
+        return result
 
     # Handle
 
@@ -409,6 +431,42 @@ class Upload(Handle):
 
     # State
 
+    async def _committed(self) -> UploadResult | None:
+        """Return the result of an earlier process if its object is still there.
+
+        That process may have been killed before its caller knew.
+        """
+        entry = self._state.get() if self._state is not None else {}
+        size = self._source.size
+        if size is None or "object_id" not in entry:
+            return None
+        resource = str(self._parameters.resource)
+        try:
+            report = await self.supervisor.requests.ask(
+                FrameType.STATUS, Status(resource), about=resource
+            )
+        except Refused as refusal:
+            if refusal.code != Code.NOT_FOUND:
+                raise
+            report = None
+        found = report.facts if isinstance(report, StatusReport) else {}
+        if found.get("object_id") != entry["object_id"]:
+            await self._forget()
+            return None
+        return UploadResult(
+            object_id=str(entry["object_id"]),
+            upload_id=str(entry["upload_id"]),
+            name=self._parameters.resource.name,
+            version=int(entry["version"]),
+            size=size,
+            crc=int(entry["crc"]),
+            digest=str(entry["digest"]),
+            chunks_sent=0,
+            chunks_resent=0,
+            chunks_repeated=0,
+            resumes=0,
+        )
+
     async def _find_key(self) -> None:
         """Continue the upload that was begun before, or begin one under a new key."""
         if self._key:
@@ -418,7 +476,7 @@ class Upload(Handle):
         if not entry:
             await self._remember(key=self._key)
 
-    async def _remember(self, **values: str) -> None:
+    async def _remember(self, **values: Value) -> None:
         state = self._state
         if state is not None:
             await self._threads.run(lambda: state.put(**values))
