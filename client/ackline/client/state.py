@@ -9,9 +9,10 @@ FOLDER/subscriptions/ID.json  {"resource": …, "generation": …, "key": …}
 
 ID is a hash of what identifies the thing: for an upload the server, the name, and the
 path, size and time of change of the file, so that a file that was edited is another
-upload. What was committed is remembered, so that the same upload again finds it done: the
-process before may have been killed before anybody read its result. Files are replaced
-atomically. A lock file beside each keeps two processes from doing the same thing at once.
+upload. What was committed is remembered, so that the same upload again finds it done:
+the process before may have been killed before anybody read its result. Files are
+replaced atomically. A lock file beside each keeps two processes from doing the same
+thing at once.
 """
 
 from __future__ import annotations
