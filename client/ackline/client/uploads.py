@@ -476,7 +476,7 @@ class Upload(Handle):
         if not entry:
             await self._remember(key=self._key)
 
-    async def _remember(self, **values: Value) -> None:
+    async def _remember(self, **values: str | int) -> None:
         state = self._state
         if state is not None:
             await self._threads.run(lambda: state.put(**values))
