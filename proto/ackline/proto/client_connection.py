@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ackline.proto.chunk_receiver import ChunkReceiver
 from ackline.proto.client_session import LOST_PUBLISHER
@@ -52,11 +52,12 @@ from ackline.proto.notices import (
 from ackline.proto.server_connection import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from msgspec import Struct
 
     from ackline.proto.client_session import ClientSession
+    from ackline.proto.connection import FrameHandler
     from ackline.proto.messages import Error, Limits, Standing
     from ackline.proto.notices import Notice
     from ackline.proto.stats import Stats
@@ -67,6 +68,21 @@ __all__ = ["ClientConnection"]
 RESUME_AT_ONCE = 80
 """Streams in one RESUME frame: each takes at most 90 bytes, the frame 8 KiB, and the
 session's id and token come on top."""
+
+
+def _reply_of(message: type[Listed | StatusReport | Done]) -> FrameHandler:
+    """Return what handles an answer."""
+
+    def handle(
+        connection: ClientConnection,
+        _flags: int,
+        _id: int,
+        sequence: int,
+        payload: memoryview,
+    ) -> None:
+        connection.notify(ReplyReceived(sequence, decode(message, payload)))
+
+    return handle
 
 
 class ClientConnection(Connection):
@@ -212,19 +228,6 @@ class ClientConnection(Connection):
     def _send_cancel(self, stream: Stream) -> None:
         if stream.cancel is not None and self.streams.get(stream.id) is stream:
             self.send(FrameType.CANCEL, stream.cancel, stream_id=stream.id)
-
-    def _table(self) -> dict[FrameType, Callable[[int, int, int, memoryview], None]]:
-        return {
-            **self._common_table(),
-            FrameType.WELCOME: self._welcome,
-            FrameType.RESUMED: self._resumed_received,
-            FrameType.REDIRECT: self._redirect,
-            FrameType.OPENED: self._opened,
-            FrameType.OUTCOME: self._outcome,
-            FrameType.LISTED: self._reply_of(Listed),
-            FrameType.STATUS_REPORT: self._reply_of(StatusReport),
-            FrameType.DONE: self._reply_of(Done),
-        }
 
     def _allowed(self, kind: FrameType) -> bool:
         if not self.welcomed:
@@ -394,14 +397,6 @@ class ClientConnection(Connection):
         stream.decide(outcome)
         self.notify(OutcomeReceived(stream, outcome))
 
-    def _reply_of(
-        self, message: type[Listed | StatusReport | Done]
-    ) -> Callable[[int, int, int, memoryview], None]:
-        def handle(_flags: int, _id: int, sequence: int, payload: memoryview) -> None:
-            self.notify(ReplyReceived(sequence, decode(message, payload)))
-
-        return handle
-
     def _stream_error(self, stream: Stream, message: Error) -> None:
         if stream.opened:
             self.notify(StreamError(stream, message))
@@ -415,3 +410,15 @@ class ClientConnection(Connection):
 
     def _request_error(self, request_id: int, message: Error) -> None:
         self.notify(ReplyReceived(request_id, message))
+
+    handlers: ClassVar[Mapping[FrameType, FrameHandler]] = {
+        **Connection.COMMON_HANDLERS,
+        FrameType.WELCOME: _welcome,
+        FrameType.RESUMED: _resumed_received,
+        FrameType.REDIRECT: _redirect,
+        FrameType.OPENED: _opened,
+        FrameType.OUTCOME: _outcome,
+        FrameType.LISTED: _reply_of(Listed),
+        FrameType.STATUS_REPORT: _reply_of(StatusReport),
+        FrameType.DONE: _reply_of(Done),
+    }

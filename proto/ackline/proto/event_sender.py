@@ -36,6 +36,8 @@ class EventSender(Sender):
         position: the next id to send.
     """
 
+    __slots__ = ("_start_sum", "feed", "position", "start")
+
     def __init__(
         self, stream: Stream, feed: EventFeed, *, position: int, priority: int
     ) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Protocol
 
-__all__ = ["PRIORITIES", "Scheduler", "Writer"]
-
-PRIORITIES = 8
-"""Classes 0 (first) to 7."""
+__all__ = ["Scheduler", "Writer"]
 
 
 class Writer(Protocol):
@@ -38,12 +35,10 @@ class Scheduler:
     __slots__ = ("_credit", "_fed", "_lines", "_queues")
 
     def __init__(self) -> None:
-        self._queues: tuple[deque[Writer], ...] = tuple(
-            deque() for _ in range(PRIORITIES)
-        )
-        self._lines: tuple[OrderedDict[Writer, None], ...] = tuple(
-            OrderedDict() for _ in range(PRIORITIES)
-        )
+        # By priority, and only those that hold somebody: with all eight of both, an
+        # idle connection spent 7 KiB of its 22 on empty queues.
+        self._queues: dict[int, deque[Writer]] = {}
+        self._lines: dict[int, OrderedDict[Writer, None]] = {}
         self._fed: Writer | None = None
         self._credit = True
 
@@ -52,12 +47,15 @@ class Scheduler:
         if not writer.scheduled:
             writer.scheduled = True
             writer.deficit = 0
-            self._queues[writer.priority].append(writer)
+            queue = self._queues.get(writer.priority)
+            if queue is None:
+                queue = self._queues[writer.priority] = deque()
+            queue.append(writer)
 
     def starve(self, writer: Writer) -> bool:
         """Have a stream wait for credit; return whether it did not wait before."""
         self._credit = False
-        line = self._lines[writer.priority]
+        line = self._lines.setdefault(writer.priority, OrderedDict())
         if writer in line:
             return False
         line[writer] = None
@@ -77,15 +75,29 @@ class Scheduler:
             quantum: bytes: what a stream may send before the next one has its turn;
                 also the largest payload.
         """
-        for queue, line in zip(self._queues, self._lines, strict=True):
-            while queue or (self._credit and line):
-                if not queue:
-                    self._fed, _none = line.popitem(last=False)
-                    self.activate(self._fed)
+        for priority in self._priorities():
+            while queue := self._queues.get(priority) or self._feed(priority):
                 parts = self._ask(queue, quantum)
                 if parts is not None:
                     return parts
         return None
+
+    def _priorities(self) -> list[int]:
+        """Return who may be asked, the first one first."""
+        if self._lines and self._credit:
+            return sorted({*self._queues, *self._lines})
+        return sorted(self._queues)
+
+    def _feed(self, priority: int) -> deque[Writer] | None:
+        """Queue the first who waits for credit, if there is some; return the queue."""
+        line = self._lines.get(priority)
+        if line is None or not self._credit:
+            return None
+        self._fed, _none = line.popitem(last=False)
+        if not line:
+            del self._lines[priority]
+        self.activate(self._fed)
+        return self._queues[priority]
 
     def _ask(
         self, queue: deque[Writer], quantum: int
@@ -97,6 +109,8 @@ class Scheduler:
         if parts is None:
             queue.popleft()
             writer.scheduled = False
+            if not queue:
+                del self._queues[writer.priority]
             return None
         writer.deficit -= sum(map(len, parts))
         if writer.deficit <= 0:
@@ -105,9 +119,8 @@ class Scheduler:
 
     def clear(self) -> None:
         """Forget all streams."""
-        for queue in self._queues:
+        for queue in self._queues.values():
             for writer in queue:
                 writer.scheduled = False
-            queue.clear()
-        for line in self._lines:
-            line.clear()
+        self._queues = {}
+        self._lines = {}

@@ -35,6 +35,26 @@ class Sender(ABC):
         sent_units, replayed_units: since the start of the stream, for statistics.
     """
 
+    __slots__ = (
+        "_attached",
+        "_highest",
+        "_stalled",
+        "consumed",
+        "deficit",
+        "durability",
+        "end",
+        "end_sent",
+        "held_until",
+        "log_position",
+        "priority",
+        "replayed_units",
+        "scheduled",
+        "sent_units",
+        "stored",
+        "stream",
+        "window",
+    )
+
     def __init__(self, stream: Stream, *, priority: int, position: int = 0) -> None:
         self.stream = stream
         self.priority = priority

@@ -47,6 +47,30 @@ class Stream:
         context: whatever the layer above keeps with the stream.
     """
 
+    __slots__ = (
+        "cancel",
+        "cancelling",
+        "connection",
+        "context",
+        "epoch",
+        "established",
+        "generation",
+        "id",
+        "last_opened",
+        "lifecycle",
+        "notify",
+        "open",
+        "opened",
+        "outcome",
+        "paused_here",
+        "paused_there",
+        "receiver",
+        "released",
+        "resource",
+        "sender",
+        "use",
+    )
+
     def __init__(
         self, stream_id: int, message: Open, *, notify: Callable[[Notice], None]
     ) -> None:
@@ -71,7 +95,6 @@ class Stream:
         self.paused_here = False
         self.paused_there = False
         self.context: object = None
-        self._wanting = False
 
     @property
     def priority(self) -> int:
@@ -99,7 +122,6 @@ class Stream:
     def detached(self) -> None:
         """Take note that the connection is gone."""
         self.connection = None
-        self._wanting = False
         self.lifecycle.pause(PauseReason.DISCONNECTED)
         half = self.sender or self.receiver
         if half is not None:
