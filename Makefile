@@ -50,6 +50,12 @@ format: setup ## Format the code and sort its imports
 demo: setup ## Run the demonstration
 	$(BIN)/python -m demo
 
+# Ackline and every peer whose packages and programs can be installed; about ten minutes.
+.PHONY: bench
+bench: setup ## Measure Ackline beside its peers
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m bench all
+
 .PHONY: clean
 clean: ## Remove .venv, caches and reports
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis \

@@ -1,0 +1,3 @@
+"""Measures Ackline and what users would pick instead, on the same work."""
+
+from __future__ import annotations

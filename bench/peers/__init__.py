@@ -1,0 +1,8 @@
+"""The peers: a module each, with its settings and what installs it."""
+
+from __future__ import annotations
+
+__all__ = ["MODULES"]
+
+MODULES = ("ackline", "raw")
+"""In the order of the tables."""

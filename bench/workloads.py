@@ -1,0 +1,219 @@
+"""Which measurements each workload has, and which ratios must be reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.specs import (
+    Fanout,
+    Fetch,
+    Idle,
+    Many,
+    Mixed,
+    Publish,
+    Resume,
+    Spec,
+    Subscribe,
+    Upload,
+)
+
+if TYPE_CHECKING:
+    from bench.results import Row
+
+__all__ = ["SCALE", "TARGETS", "WORKLOADS", "Target", "verdicts"]
+
+WORKLOADS: Mapping[str, tuple[Spec, ...]] = {
+    "upload": (
+        Upload(),
+        Upload(folder="disk"),
+        Upload(folder="disk", durability="synced"),
+        Upload(digest="sha256"),
+        Upload(digest="blake3"),
+    ),
+    "fetch": (Fetch(), Fetch(folder="disk")),
+    "subscribe": (Subscribe(),),
+    "publish": (Publish(),),
+    "many": (
+        Many(),
+        Many(connections=1_000),
+        Many(producers="each"),
+        Many(producers="each", connections=1_000),
+    ),
+    "fanout": (Fanout(), Fanout(rate=1_000.0)),
+    "mixed": (
+        Mixed(tokens=False),
+        Mixed(),
+        Mixed(bulk="fetch", tokens=False),
+        Mixed(bulk="fetch"),
+        Mixed(bulk="fetch", size=16 << 20, link="slow"),
+    ),
+    "idle": (
+        Idle(),
+        Idle(connections=50, streams=50_000),
+        Idle(connections=50, kind="generator"),
+    ),
+    "resume": (Resume(), Resume(what="streams")),
+}
+
+SCALE: Mapping[str, tuple[Spec, ...]] = {
+    "chunk_size": tuple(
+        Upload(size=1 << 28, chunk_size=size)
+        for size in (4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20)
+    ),
+    "event_size": tuple(
+        Subscribe(size=size, events=min(500_000, (1 << 29) // size))
+        for size in (16, 64, 256, 1_024, 4_096, 16_384, 65_536)
+    ),
+    "streams": tuple(
+        Many(streams=streams, rate=20_000 / streams, seconds=3.0)
+        for streams in (1, 10, 100, 1_000, 10_000)
+    ),
+    "connections": tuple(
+        Many(
+            streams=connections,
+            connections=connections,
+            rate=20_000 / connections,
+            seconds=3.0,
+        )
+        for connections in (1, 10, 100, 1_000, 5_000)
+    ),
+}
+"""What is varied, and the measurements: a unit's cost must not grow along them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A figure that must be at least, or at most, a factor of another's.
+
+    Attributes:
+        workload, variant: where; every variant of the workload if empty.
+        figure: of a row, such as `rate` or `latency.p99`.
+        factor: times the figure of `peer`; the bound itself without a peer.
+        least: whether it is a lower bound.
+    """
+
+    workload: str
+    variant: str = ""
+    figure: str = "rate"
+    peer: str = ""
+    factor: float
+    least: bool = True
+
+
+TARGETS = (
+    Target(workload="upload", variant="memory, written", peer="raw-crc", factor=0.95),
+    Target(workload="upload", variant="memory, written", peer="raw", factor=0.88),
+    Target(workload="upload", variant="disk, written", peer="raw-crc", factor=0.95),
+    Target(workload="upload", variant="disk, written", peer="raw", factor=0.88),
+    Target(workload="upload", variant="disk, synced", peer="raw-crc", factor=0.95),
+    *(
+        Target(workload="upload", variant=variant, peer=peer, factor=factor)
+        for variant in ("memory, written", "disk, written")
+        for peer, factor in (
+            ("nginx", 1.0),
+            ("tus_js", 3.0),
+            ("tuspy", 3.0),
+            ("nats", 3.0),
+        )
+    ),
+    Target(workload="fetch", peer="raw-crc", factor=0.90),
+    Target(workload="subscribe", factor=2e6),
+    Target(workload="subscribe", peer="raw", factor=1.0),
+    Target(workload="publish", factor=500e3),
+    *(
+        Target(workload=workload, peer=peer, factor=1.0)
+        for workload in ("subscribe", "publish")
+        for peer in (
+            "rabbitmq",
+            "redis",
+            "picows",
+            "nats",
+            "sse",
+            "websockets",
+            "grpc",
+            "mosquitto",
+        )
+    ),
+    Target(
+        workload="many",
+        variant=Many().variant,
+        figure="latency.p99",
+        peer="raw",
+        factor=2.0,
+        least=False,
+    ),
+    Target(
+        workload="many",
+        variant=Many().variant,
+        figure="server_cpu",
+        peer="picows",
+        factor=0.5,
+        least=False,
+    ),
+    Target(workload="many", figure="latency.p999", factor=10.0, least=False),
+    Target(
+        workload="fanout",
+        variant=Fanout().variant,
+        figure="latency.p99",
+        factor=10.0,
+        least=False,
+    ),
+    *(
+        Target(
+            workload="mixed",
+            variant=Mixed(bulk=bulk).variant,
+            figure=f"latency.{figure}",
+            factor=bound,
+            least=False,
+        )
+        for bulk in ("upload", "fetch")
+        for figure, bound in (("p99", 5.0), ("max", 20.0))
+    ),
+    Target(
+        workload="idle",
+        variant=Idle().variant,
+        figure="bytes_each",
+        factor=10 * 1024,
+        least=False,
+    ),
+    Target(
+        workload="idle",
+        variant=Idle(connections=50, streams=50_000).variant,
+        figure="bytes_each",
+        factor=2 * 1024,
+        least=False,
+    ),
+    Target(
+        workload="idle",
+        variant=Idle(connections=50, kind="generator").variant,
+        figure="bytes_each",
+        factor=5 * 1024,
+        least=False,
+    ),
+)
+
+
+def verdicts(found: list[Row]) -> list[tuple[Target, str, float, float]]:
+    """Compare Ackline's figures with the targets.
+
+    Returns:
+        For each target that was measured: it, the variant, the figure, the bound.
+    """
+    by = {(row.workload, row.variant, row.peer): row for row in found}
+    compared: list[tuple[Target, str, float, float]] = []
+    for target in TARGETS:
+        for row in found:
+            if row.peer != "ackline" or row.workload != target.workload:
+                continue
+            if target.variant not in ("", row.variant):
+                continue
+            other = by.get((row.workload, row.variant, target.peer))
+            base = other.median(target.figure) if other is not None else None
+            figure = row.median(target.figure)
+            if figure is None or (target.peer and base is None):
+                continue
+            bound = target.factor * (1.0 if base is None else base)
+            compared.append((target, row.variant, figure, bound))
+    return compared
