@@ -11,12 +11,12 @@ import msgspec
 
 from bench.compare import compare
 from bench.machine import describe
-from bench.plots import plot
+from bench.plots import plot, plot_scale
 from bench.report import markdown, quantity
 from bench.results import Result, write
 from bench.runner import Contender, Failure, Runner, contenders
 from bench.specs import Spec
-from bench.workloads import SCALE, WORKLOADS
+from bench.workloads import SCALE, VARIED, WORKLOADS
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -32,31 +32,30 @@ def main() -> int:
     if options.peers and not able:
         print("no such peer can be measured", file=sys.stderr)
         return 2
-    specs = _specs(options)
+    specs = [
+        spec for spec in _specs(options.workload) if options.variant in spec.variant
+    ]
     if not specs:
         print(f"no variant has {options.variant!r} in its name", file=sys.stderr)
         return 2
     runner = Runner(options.disk)
     results: list[Result] = []
-    failed = False
+    broken = 0
     try:
         for spec in specs:
-            failed |= _spec(runner, able, spec, options.repetitions, results)
+            broken += _measure(runner, able, spec, options.repetitions, results)
     finally:
         runner.close()
         if results:
             _save(options.workload, options.results, results, skipped)
-    return 1 if failed else 0
+    return 1 if broken else 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    names = [*WORKLOADS, *(f"scale-{name}" for name in SCALE)]
+    names = ["all", *WORKLOADS, *(f"scale-{name}" for name in SCALE)]
     parser.add_argument(
-        "workload",
-        choices=["all", "scale", *names],
-        metavar="WORKLOAD",
-        help=f"{names}",
+        "workload", choices=names, metavar="WORKLOAD", help=", ".join(names)
     )
     parser.add_argument("peers", nargs="*", metavar="PEER", help="default: all")
     parser.add_argument("-n", "--repetitions", type=int, default=5)
@@ -71,25 +70,22 @@ def _options() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def _specs(options: argparse.Namespace) -> list[Spec]:
-    scale = {f"scale-{name}": specs for name, specs in SCALE.items()}
-    of: dict[str, list[tuple[Spec, ...]]] = {
-        "all": [*WORKLOADS.values()],
-        "scale": [*SCALE.values()],
-    }
-    workload = options.workload
-    groups = of.get(workload) or [{**WORKLOADS, **scale}[workload]]
-    return [s for group in groups for s in group if options.variant in s.variant]
+def _specs(workload: str) -> list[Spec]:
+    if workload == "all":
+        return [spec for specs in WORKLOADS.values() for spec in specs]
+    if workload.startswith("scale-"):
+        return list(SCALE[workload.removeprefix("scale-")])
+    return list(WORKLOADS[workload])
 
 
-def _spec(
+def _measure(
     runner: Runner,
     able: list[Contender],
     spec: Spec,
     repetitions: int,
     results: list[Result],
-) -> bool:
-    """Measure all peers in turn; return whether one failed."""
+) -> int:
+    """Measure all peers in turn; return how many failed."""
     title = f"{type(spec).__name__.lower()}: {spec.variant}"
     broken: set[str] = set()
     for repetition in range(repetitions):
@@ -104,7 +100,7 @@ def _spec(
                 continue
             results.append(result)
             print(f"{title:44} {contender.name:16} {_brief(result)}", flush=True)
-    return bool(broken)
+    return len(broken)
 
 
 def _brief(result: Result) -> str:
@@ -127,7 +123,10 @@ def _save(
     write(stem.with_suffix(".jsonl"), machine, results)
     text = markdown(results, machine, skipped)
     stem.with_suffix(".md").write_text(text)
-    plot(results, stem)
+    if workload.startswith("scale-"):
+        plot_scale(results, VARIED[workload.removeprefix("scale-")], stem)
+    else:
+        plot(results, stem)
     print(f"\n{text}\nin {stem}.md, .jsonl and .svg")
 
 

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from bench.results import Result
 
-__all__ = ["plot"]
+__all__ = ["plot", "plot_scale"]
 
 
 def plot(results: Iterable[Result], stem: Path) -> None:
@@ -22,20 +23,47 @@ def plot(results: Iterable[Result], stem: Path) -> None:
 
     Nothing is written where matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - optional
-    except ImportError:
-        return
     by: dict[str, list[Row]] = {}
     for row in rows(results):
         by.setdefault(f"{row.workload}: {row.variant}", []).append(row)
-    height = sum(0.8 + 0.3 * len(of) for of in by.values())
-    figure = Figure(figsize=(8, height), layout="constrained")
-    ratios = [0.8 + 0.3 * len(of) for of in by.values()]
-    axes = figure.subplots(len(by), 1, squeeze=False, height_ratios=ratios)
+    heights = [0.8 + 0.3 * len(of) for of in by.values()]
+    figure = _new_figure(8, sum(heights))
+    if figure is None:
+        return
+    axes = figure.subplots(len(by), 1, squeeze=False, height_ratios=heights)
     for (title, of), ax in zip(by.items(), axes[:, 0], strict=True):
         _bars(ax, title, of)
     figure.savefig(stem.with_suffix(".svg"))
+
+
+def plot_scale(results: Iterable[Result], varied: str, stem: Path) -> None:
+    """Write `STEM.svg`: what a unit costs each side, along what is varied."""
+    figure = _new_figure(8, 5)
+    if figure is None:
+        return
+    ax = figure.subplots()
+    by: dict[str, list[Row]] = {}
+    for row in rows(results):
+        by.setdefault(row.peer, []).append(row)
+    for peer, of in by.items():
+        along = [float(str(row.runs[0].spec[varied])) for row in of]
+        for side, style in (("server", "-o"), ("client", "--s")):
+            costs = [row.cost(side) * 1e6 for row in of]
+            ax.plot(along, costs, style, label=f"{peer} {side}", markersize=4)
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.set_xlabel(varied.replace("_", " "))
+    ax.set_ylabel("processor time for a unit (byte or event), µs")
+    ax.legend(fontsize=8)
+    figure.savefig(stem.with_suffix(".svg"))
+
+
+def _new_figure(width: float, height: float) -> Figure | None:
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - optional
+    except ImportError:
+        return None
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _bars(ax: Axes, title: str, of: list[Row]) -> None:

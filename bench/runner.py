@@ -79,12 +79,15 @@ class Runner:
 
     Args:
         disk: a folder on the disk that is measured.
+
+    Attributes:
+        sources: the files that are transferred, by size, with their CRC-32C.
     """
 
     def __init__(self, disk: Path) -> None:
         self._commit = commit()
         self._disk = disk
-        self._sources: dict[int, tuple[Path, int]] = {}
+        self.sources: dict[int, tuple[Path, int]] = {}
 
     def run(self, contender: Contender, spec: Spec, repetition: int) -> Result:
         """Measure once.
@@ -120,7 +123,7 @@ class Runner:
 
     def close(self) -> None:
         """Delete the files that were transferred."""
-        for path, _ in self._sources.values():
+        for path, _ in self.sources.values():
             path.unlink(missing_ok=True)
 
     def _report(self, contender: Contender, spec: Spec, folder: Path) -> Report:
@@ -146,9 +149,9 @@ class Runner:
     def _source(self, size: int) -> tuple[Path, int]:
         if size < 1 << 20:  # the size of an event: nothing is transferred
             return Path(), 0
-        if size not in self._sources:
-            self._sources[size] = make_source(MEMORY, size)
-        return self._sources[size]
+        if size not in self.sources:
+            self.sources[size] = make_source(MEMORY, size)
+        return self.sources[size]
 
 
 def _touch(size: int) -> None:

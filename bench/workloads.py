@@ -22,7 +22,7 @@ from bench.specs import (
 if TYPE_CHECKING:
     from bench.results import Row
 
-__all__ = ["SCALE", "TARGETS", "WORKLOADS", "Target", "verdicts"]
+__all__ = ["SCALE", "TARGETS", "VARIED", "WORKLOADS", "Target", "verdicts"]
 
 WORKLOADS: Mapping[str, tuple[Spec, ...]] = {
     "upload": (
@@ -81,6 +81,14 @@ SCALE: Mapping[str, tuple[Spec, ...]] = {
     ),
 }
 """What is varied, and the measurements: a unit's cost must not grow along them."""
+
+VARIED: Mapping[str, str] = {
+    "chunk_size": "chunk_size",
+    "event_size": "size",
+    "streams": "streams",
+    "connections": "connections",
+}
+"""The parameter of the spec that is varied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,3 @@
+"""The benchmark harness."""
+
+from __future__ import annotations
