@@ -95,6 +95,48 @@ def test_small_neighbours_are_merged_for_a_reader_that_is_behind() -> None:
     assert BATCH_BYTES // 2 < len(batch.payload) <= BATCH_BYTES
 
 
+def test_what_a_producer_puts_into_the_tail_itself_is_counted_and_read() -> None:
+    buffer = feed(events=6, size=100)
+    assert buffer.room() == (6, 100)
+    tail = buffer.tail
+    tail += [b"0", b"11"]
+    assert (buffer.next_id, buffer.retained_bytes) == (2, 11)
+    buffer.append(b"222", buffer.define("kind"))
+    tail.append(b"3333")
+    assert buffer.room() == (2, 74)
+    batch = buffer.next_batch(0)
+    assert batch is not None
+    assert batch.events(buffer.kinds) == [
+        Event(0, "", b"0"),
+        Event(1, "", b"11"),
+        Event(2, "kind", b"222"),
+        Event(3, "", b"3333"),
+    ]
+    assert buffer.next_batch(4) is None
+    assert buffer.idle
+    woken: list[int] = []
+    buffer.watch(lambda: woken.append(1))
+    tail += [b"4", b""]
+    buffer.wake()
+    assert (woken, buffer.idle, buffer.full) == ([1], False, True)
+    assert read(buffer, 3) == [b"3333", b"4", b""]
+    buffer.set_floor(6)
+    assert buffer.room() == (6, 100)
+
+
+def test_kinds_stay_with_their_events_over_several_batches() -> None:
+    buffer = feed(events=10**6)
+    kinds = [buffer.define(str(number)) for number in range(3)]
+    for number in range(40):
+        buffer.append(b"x" * 5000, kinds[number % 3] if number % 4 else 0)
+    found: list[str] = []
+    while (batch := buffer.next_batch(len(found))) is not None:
+        for event in batch.events(buffer.kinds):
+            assert isinstance(event, Event)
+            found.append(event.kind)
+    assert found == [str(n % 3) if n % 4 else "" for n in range(40)]
+
+
 def test_watchers_are_called_when_there_is_something_after_nothing() -> None:
     buffer = feed()
     called: list[str] = []
@@ -182,6 +224,23 @@ def test_what_is_kept_for_late_readers_goes_when_there_is_no_room() -> None:
     assert not buffer.full
     assert buffer.first_id == 1
     assert read(buffer, 1) == [b"1", b"2", b"3"]
+
+
+def test_batches_stay_as_large_as_they_are_in_a_buffer_that_is_always_full() -> None:
+    # Each would fit only where one before it was, and after a while each be of one
+    # event, if no more room were made than is needed.
+    buffer = feed(events=1600, keep=True)
+    counts: list[int] = []
+    for _ in range(1000):
+        events, _size = buffer.room()
+        buffer.tail.extend([b"x"] * min(events, 50 - len(counts) % 7))
+        batch = buffer.next_batch(buffer.next_id - 1)
+        assert batch is not None
+        counts.append(batch.count)
+        buffer.set_floor(buffer.next_id)
+    assert buffer.next_id - buffer.first_id > 1400
+    events, _size = buffer.room()
+    assert events >= 100
 
 
 def test_a_producer_that_waits_is_called_once_when_the_floor_rises() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -350,6 +351,63 @@ async def test_a_source_that_never_waits_leaves_the_loop_to_others(
         assert (await other.ended()).outcome is OutcomeKind.COMPLETED
         busy.cancel(work=True)
         await busy.ended()
+
+
+@pytest.mark.parametrize(("a_look", "at_most"), [(0.0, 600), (1.0, 20)])
+async def test_a_turn_of_a_source_has_an_end(
+    start: Starter, monkeypatch: pytest.MonkeyPatch, a_look: float, at_most: int
+) -> None:
+    clock = itertools.count(0.0, a_look)
+    monkeypatch.setattr("ackline.server.run.perf_counter", lambda: next(clock))
+    program = Program()
+    async with start(program.server) as serving, Peer(serving.port) as peer:
+        work = peer.subscribe("sources/forever")
+        await work.events(1)
+        turns: list[int] = []
+        for _ in range(50):
+            before = program.produced
+            await asyncio.sleep(0)
+            turns.append(program.produced - before)
+        assert 0 < max(turns) <= at_most
+        work.cancel(work=True)
+        await work.ended()
+
+
+async def test_a_run_is_ahead_by_no_more_bytes_than_it_may_be(start: Starter) -> None:
+    program = Program()
+    async with (
+        start(program.server, run_buffer_bytes=20_000) as serving,
+        Peer(serving.port) as peer,
+    ):
+        work = peer.subscribe("sources/forever", take=False, window=5_000)
+        await work.opened()
+        await asyncio.sleep(0.3)
+        assert 100 < program.produced <= 20_000 // 104 + 1
+        work.go_on()
+        await work.events(5000)
+        assert [each[0] for each in work.received[:5000]] == list(range(5000))
+        work.cancel(work=True)
+        await work.ended()
+
+
+async def test_an_event_does_not_wait_for_the_next_of_its_turn(
+    start: Starter,
+) -> None:
+    server, seen = Server(), asyncio.Event()
+
+    @server.source("one")
+    async def one() -> AsyncGenerator[bytes]:
+        yield b"first"
+        await seen.wait()
+        yield b"second"
+        yield b"third"
+
+    async with start(server) as serving, Peer(serving.port) as peer:
+        work = peer.subscribe("sources/one")
+        await work.events(1)
+        seen.set()
+        await work.ended()
+        assert [each[2] for each in work.received] == [b"first", b"second", b"third"]
 
 
 def test_what_is_no_source_is_refused_when_it_is_registered() -> None:

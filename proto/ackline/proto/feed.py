@@ -85,6 +85,10 @@ class EventBuffer:
     The producer calls `append()` and stops while `full`; readers call `next_batch()`.
     `set_floor()` says what nobody needs any more.
 
+    A producer of very many events asks for the `room()`, appends that many plain bodies
+    to `tail` itself and calls `wake()` whenever the buffer is `idle`: 25 ns for each
+    event instead of 140, because nothing is counted before it is read or asked for.
+
     Args:
         generation: identifies this sequence of events (SPEC.md §1).
         max_events: events held before `full`.
@@ -95,6 +99,12 @@ class EventBuffer:
         sums: the sums of everything before `start`, where known, for proofs.
         kinds: the names of kinds; definitions go into the batches if `define` is set.
         define: whether to tell readers of kinds that are added later.
+
+    Attributes:
+        floor: nobody needs what is before it.
+        end: how the sequence ended, once it has.
+        tail: bodies of the newest events, which are in no batch yet; always this list.
+        idle: whether a reader found nothing and waits to be woken.
     """
 
     def __init__(
@@ -116,6 +126,9 @@ class EventBuffer:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._keep = keep
+        # Less than all: a batch comes for every one that goes, and if it had to fit
+        # the same room each would be smaller than the one before.
+        self._kept = (max_events - max_events // 16, max_bytes - max_bytes // 16)
         self._define = define
         self._starts: list[int] = []
         self._batches: list[Batch] = []
@@ -123,12 +136,15 @@ class EventBuffer:
             sums = ProofSum()
         self._sums: list[ProofSum] = [] if sums is None else [sums]
         self._bytes = 0
-        self._first = self._sealed = self._next = start
-        self._tail: list[bytes] = []
-        self._tail_kinds: list[int] | None = None
+        self._first = self._sealed = start
+        self.tail: list[bytes] = []
+        self.idle = False
+        # Of the tail: how many are counted, their bytes, and kinds up to the last that
+        # is not 0.
+        self._counted = self._tail_bytes = 0
+        self._kinds = bytearray()
         self._definitions: list[bytes] = []
         self._watchers: dict[Callable[[], None], None] = {}
-        self._idle = False
         self._below: Callable[[], None] | None = None
 
     @property
@@ -139,27 +155,37 @@ class EventBuffer:
     @property
     def next_id(self) -> int:
         """The id of the next event to be appended."""
-        return self._next
+        return self._sealed + len(self.tail)
 
     @property
     def retained_bytes(self) -> int:
         """Bytes held: bodies and four for every entry."""
-        return self._bytes
+        self._count()
+        return self._bytes + self._tail_bytes
 
     @property
     def full(self) -> bool:
         """Whether the producer has to wait for its slowest reader."""
-        if not self._over():
+        if not self._holds(self._max_events, self._max_bytes):
             return False
         self._trim()
-        return self._over()
+        return self._holds(self._max_events, self._max_bytes)
+
+    def room(self) -> tuple[int, int]:
+        """Return how many events and bytes may be added before it is `full`."""
+        if self._keep:
+            self._trim()
+        return (
+            self._max_events - (self.next_id - self._first),
+            self._max_bytes - self.retained_bytes,
+        )
 
     def know(self, sums: ProofSum) -> None:
         """State the sums of everything before the first event, if they come late.
 
         Only before the first `append()`: those of later positions follow from them.
         """
-        if not self._sums and self._next == self._first:
+        if not self._sums and self.next_id == self._first:
             self._sums = [sums]
 
     def on_room(self, callback: Callable[[], None] | None) -> None:
@@ -168,15 +194,18 @@ class EventBuffer:
 
     def append(self, body: bytes, kind: int = 0) -> None:
         """Add one event; the caller looks at `full` and at MAX_EVENT."""
-        if kind or self._tail_kinds is not None:
-            if self._tail_kinds is None:
-                self._tail_kinds = [0] * len(self._tail)
-            self._tail_kinds.append(kind)
-        self._tail.append(body)
-        self._bytes += len(body) + 4
-        self._next += 1
-        if self._idle:
-            self._wake()
+        if kind:
+            self._pad_kinds()
+            self._kinds.append(kind)
+        self.tail.append(body)
+        if self.idle:
+            self.wake()
+
+    def wake(self) -> None:
+        """Tell the readers that there is more."""
+        self.idle = False
+        for wake in tuple(self._watchers):
+            wake()
 
     def define(self, name: str) -> int:
         """Return the number of a kind, giving it one if it has none.
@@ -197,7 +226,7 @@ class EventBuffer:
         """State the end; nothing is appended after it."""
         if self.end is None:
             self.end = end
-            self._wake()
+            self.wake()
 
     def set_floor(self, position: int) -> None:
         """Let go of everything before `position`, as far as nothing else wants it."""
@@ -211,8 +240,8 @@ class EventBuffer:
 
     def next_batch(self, position: int) -> Batch | None:
         """Return events from `position` on, or None."""
-        if position >= self._next:
-            self._idle = True
+        if position >= self.next_id:
+            self.idle = True
             return None
         if position >= self._sealed:
             self._seal()
@@ -228,7 +257,7 @@ class EventBuffer:
 
     def sum_at(self, position: int) -> ProofSum | None:
         """Return the sums of all events before `position`, or None if trimmed."""
-        if not self._first <= position <= self._next:
+        if not self._first <= position <= self.next_id:
             return None
         self._seal()
         if not self._starts:
@@ -250,42 +279,58 @@ class EventBuffer:
         """End `watch`."""
         self._watchers.pop(wake, None)
 
-    def _over(self) -> bool:
+    def _holds(self, events: int, size: int) -> bool:
+        """Tell whether it holds that many events or bytes."""
+        self._count()
         return (
-            self._next - self._first >= self._max_events
-            or self._bytes >= self._max_bytes
+            self._sealed + len(self.tail) - self._first >= events
+            or self._bytes + self._tail_bytes >= size
         )
 
-    def _wake(self) -> None:
-        self._idle = False
-        for wake in tuple(self._watchers):
-            wake()
+    def _count(self) -> None:
+        new = len(self.tail) - self._counted
+        if new:
+            self._tail_bytes += 4 * new + sum(map(len, self.tail[self._counted :]))
+            self._counted += new
+
+    def _pad_kinds(self) -> None:
+        self._kinds += bytes(len(self.tail) - len(self._kinds))
 
     def _seal(self) -> None:
-        tail, kinds = self._tail, self._tail_kinds
-        if not tail:
+        if not self.tail:
             return
-        self._tail, self._tail_kinds = [], None
+        self._count()
+        if self._kinds:
+            self._pad_kinds()
+        bodies, kinds, size = self.tail[:], self._kinds or None, self._tail_bytes
+        self.tail.clear()
+        self._counted = self._tail_bytes = 0
+        self._kinds = bytearray()
         if self._definitions:  # with the first event that may need them
             entries = [(DEFINITION_KIND, body) for body in self._definitions]
-            self._bytes += sum(4 + len(body) for body in self._definitions)
             self._definitions = []
-            entries.append((kinds[0] if kinds else 0, tail[0]))
+            entries.append((kinds[0] if kinds else 0, bodies[0]))
             self._keep_batch(encode_entries(self._sealed, entries))
-            tail, kinds = tail[1:], kinds and kinds[1:]
-        sizes = list(accumulate(map(len, tail)))
+            bodies, kinds = bodies[1:], kinds and kinds[1:]
+        if size <= BATCH_BYTES and bodies:
+            self._keep_batch(encode_batch(self._sealed, bodies, kinds))
+        else:
+            self._seal_parts(bodies, kinds)
+
+    def _seal_parts(self, bodies: list[bytes], kinds: bytearray | None) -> None:
+        """Seal more than one batch."""
+        sizes = list(accumulate(map(len, bodies)))
         begin = 0
-        while begin < len(tail):
+        while begin < len(bodies):
             done = sizes[begin - 1] if begin else 0
             # Four bytes an entry are added below: with tiny bodies they are most of it.
             stop = min(
                 max(begin + 1, bisect_right(sizes, done + BATCH_BYTES)),
                 begin + BATCH_BYTES // 8,
             )
-            part = tail if stop - begin == len(tail) else tail[begin:stop]
             self._keep_batch(
                 encode_batch(
-                    self._sealed, part, None if kinds is None else kinds[begin:stop]
+                    self._sealed, bodies[begin:stop], kinds and kinds[begin:stop]
                 )
             )
             begin = stop
@@ -294,6 +339,7 @@ class EventBuffer:
         self._starts.append(batch.first_id)
         self._batches.append(batch)
         self._sealed = batch.next_id
+        self._bytes += len(batch.payload) - 4
 
     def _merged(self, at: int) -> Batch:
         size, stop = 0, at
@@ -316,7 +362,9 @@ class EventBuffer:
     def _trim(self) -> None:
         cut = 0
         for batch in self._batches:
-            if batch.next_id > self.floor or (self._keep and not self._over()):
+            if batch.next_id > self.floor or (
+                self._keep and not self._holds(*self._kept)
+            ):
                 break
             cut += 1
             self._bytes -= len(batch.payload) - 4
