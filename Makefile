@@ -50,10 +50,16 @@ format: setup ## Format the code and sort its imports
 demo: setup ## Run the demonstration
 	$(BIN)/python -m demo
 
+# Peers with an extra of their own; one that cannot be installed is skipped.
+PEERS := tuspy
+
 # Ackline and every peer whose packages and programs can be installed; about ten minutes.
 .PHONY: bench
 bench: setup ## Measure Ackline beside its peers
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[bench]'
+	-@for extra in $(PEERS); do $(BIN)/python -m pip install -qq \
+	    --disable-pip-version-check -e ".[bench-$$extra]" || echo "without $$extra"; done
+	-@npm install --silent --no-package-lock --prefix bench/peers/tus
 	$(BIN)/python -m bench all
 
 .PHONY: clean

@@ -137,6 +137,7 @@ class Peer:
         settings: how it was set up, for whoever asks whether that was fair.
         extra: of this project, that installs its Python packages.
         programs: that must be installed, with the Debian or npm package that has them.
+        folders: that must exist, with the command that makes them.
         options: variants of it, such as `crc` of `raw`, measured as `raw-crc`.
         uvloop: whether its processes run uvloop.
         able: whether a measurement makes sense for it.
@@ -146,6 +147,7 @@ class Peer:
     settings: str
     extra: str = ""
     programs: dict[str, str] = field(default_factory=dict)
+    folders: dict[Path, str] = field(default_factory=dict)
     options: tuple[str, ...] = ("",)
     uvloop: bool = True
     able: Callable[[Spec], bool] = lambda _: True
@@ -192,6 +194,11 @@ class Peer:
             f"{program} (package {package})"
             for program, package in self.programs.items()
             if shutil.which(program) is None
+        ]
+        lacking += [
+            f"{folder.name} ({command})"
+            for folder, command in self.folders.items()
+            if not folder.is_dir()
         ]
         return ", ".join(lacking)
 
