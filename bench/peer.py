@@ -35,12 +35,13 @@ class Address(Struct, frozen=True, kw_only=True):
     """Where a server listens, and which processes are measured as the server.
 
     Attributes:
-        port: on 127.0.0.1.
+        host, port: where it listens.
         pids: the processes whose descendants, and they themselves, are the server;
             the process of the role itself if empty.
         extra: anything else its client has to know.
     """
 
+    host: str = "127.0.0.1"
     port: int
     pids: list[int] = []
     extra: dict[str, Any] = {}
@@ -111,7 +112,7 @@ class Job:
         folder: an empty one of its own, on the device that the spec asks for.
         source: the file to transfer, for uploads and fetches.
         crc: CRC-32C of it.
-        server: where the server is (client only).
+        server: where the server is; for the server itself, the host to listen at.
         clock: (client only).
         option: which of the module's variants of the peer this is, or "".
     """

@@ -34,7 +34,7 @@ class Assignment(Struct, frozen=True, kw_only=True):
     folder: str
     source: str
     crc: int
-    server: Address | None = None
+    server: Address
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -62,7 +62,8 @@ def load_peer(module: str) -> Peer:
 async def _serve(peer: Peer, assignment: Assignment, job: Job) -> None:
     async def ready(address: Address) -> None:
         pids = address.pids or [os.getpid()]
-        address = msgspec.structs.replace(address, pids=pids)
+        host = job.server.host
+        address = msgspec.structs.replace(address, host=host, pids=pids)
         sys.stdout.buffer.write(msgspec.json.encode(address) + b"\n")
         sys.stdout.buffer.flush()
 
@@ -101,13 +102,12 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     assignment = msgspec.json.decode(sys.stdin.buffer.readline(), type=Assignment)
     peer = load_peer(assignment.peer)
-    server = assignment.server or Address(port=0)
     job = Job(
         folder=Path(assignment.folder),
         source=Path(assignment.source),
         crc=assignment.crc,
-        server=server,
-        clock=Stopwatch(server.pids),
+        server=assignment.server,
+        clock=Stopwatch(assignment.server.pids),
         option=assignment.option,
     )
     run = uvloop.run if peer.uvloop else asyncio.run

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
+from msgspec.structs import replace
 
 from bench.data import make_source
 from bench.machine import commit
@@ -18,6 +19,7 @@ from bench.peer import Address, Peer
 from bench.peers import MODULES
 from bench.results import Result
 from bench.role import Assignment, Report, load_peer
+from bench.slow_link import Between, between
 from bench.specs import Spec
 
 __all__ = ["MEMORY", "Contender", "Failure", "Runner", "contenders"]
@@ -130,21 +132,25 @@ class Runner:
         source, crc = self._source(getattr(spec, "size", 0))
         (folder / "server").mkdir()
         (folder / "client").mkdir()
-        assignment = Assignment(
-            peer=contender.module,
-            option=contender.option,
-            spec=spec,
-            folder=str(folder / "server"),
-            source=str(source),
-            crc=crc,
-        )
-        with _Process("server", assignment) as server:
-            address = msgspec.json.decode(server.line(START_SECONDS), type=Address)
-            theirs = msgspec.structs.replace(
-                assignment, folder=str(folder / "client"), server=address
+        with between(getattr(spec, "link", "loopback")) as link:
+            assignment = Assignment(
+                peer=contender.module,
+                option=contender.option,
+                spec=spec,
+                folder=str(folder / "server"),
+                source=str(source),
+                crc=crc,
+                server=Address(host=link.host, port=0),
             )
-            with _Process("client", theirs) as client:
-                return msgspec.json.decode(client.line(RUN_SECONDS), type=Report)
+            with _Process("server", assignment, link) as server:
+                address = msgspec.json.decode(server.line(START_SECONDS), type=Address)
+                theirs = replace(
+                    assignment,
+                    folder=str(folder / "client"),
+                    server=link.reach(address),
+                )
+                with _Process("client", theirs, link) as client:
+                    return msgspec.json.decode(client.line(RUN_SECONDS), type=Report)
 
     def _source(self, size: int) -> tuple[Path, int]:
         if size < 1 << 20:  # the size of an event: nothing is transferred
@@ -168,10 +174,10 @@ def _touch(size: int) -> None:
 class _Process:
     """A role in a process of its own."""
 
-    def __init__(self, side: str, assignment: Assignment) -> None:
+    def __init__(self, side: str, assignment: Assignment, link: Between) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.role", side],
+            [*link.command(side), sys.executable, "-m", "bench.role", side],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.slow_link import SLOW_DELAY
 from bench.specs import (
     Fanout,
     Fetch,
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from bench.results import Row
 
 __all__ = ["SCALE", "TARGETS", "VARIED", "WORKLOADS", "Target", "verdicts"]
+
+SLOW = Mixed(bulk="fetch", size=24 << 20, link="slow")
 
 WORKLOADS: Mapping[str, tuple[Spec, ...]] = {
     "upload": (
@@ -47,7 +50,7 @@ WORKLOADS: Mapping[str, tuple[Spec, ...]] = {
         Mixed(),
         Mixed(bulk="fetch", tokens=False),
         Mixed(bulk="fetch"),
-        Mixed(bulk="fetch", size=16 << 20, link="slow"),
+        SLOW,
     ),
     "idle": (
         Idle(),
@@ -179,6 +182,15 @@ TARGETS = (
         for bulk in ("upload", "fetch")
         for figure, bound in (("p99", 5.0), ("max", 20.0))
     ),
+    # Delay, a full queue of as much, and 20 ms.
+    Target(
+        workload="mixed",
+        variant=SLOW.variant,
+        figure="latency.p99",
+        factor=(SLOW_DELAY * 2 + 0.020) * 1e3,
+        least=False,
+    ),
+    Target(workload="mixed", variant=SLOW.variant, figure="link_use", factor=0.95),
     Target(
         workload="idle",
         variant=Idle().variant,

@@ -13,6 +13,7 @@ from ackline.client import Client, Event, connect
 from bench.data import bodies, crc_of, cycle
 from bench.latency import Latencies
 from bench.peer import Address, Job, Measured, Peer, Ready, check
+from bench.slow_link import SLOW_RATE, received
 from bench.specs import Fetch, Many, Mixed, Publish, Spec, Subscribe, Upload
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ async def serve(spec: Spec, job: Job, ready: Ready) -> None:
         "-m",
         "ackline.server",
         "--app=bench.app:server",
-        "--listen=127.0.0.1:0",
+        f"--listen={job.server.host}:0",
         "--metrics=127.0.0.1:0",
         f"--data-dir={job.folder / 'data'}",
         f"--durability={durability}",
@@ -135,22 +136,26 @@ async def mixed(spec: Mixed, job: Job) -> Measured:
         await asyncio.sleep(0.5)
         latencies.seconds.clear()
         with job.clock:
-            began = time.perf_counter()
+            began, before = time.perf_counter(), received()
             await _bulk(spec, job, client)
             taken = time.perf_counter() - began
+            carried = received() - before or spec.size
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
+    extra = {"tokens": len(latencies.seconds) / taken}
+    if spec.link == "slow":
+        extra["link_use"] = carried / taken / SLOW_RATE
     return Measured(
         units=0 if spec.bulk == "none" else spec.size,
         checked="the digest; id and order of the tokens",
         latency=latencies.summary() if spec.tokens else None,
-        extra={"tokens": len(latencies.seconds) / taken},
+        extra=extra,
     )
 
 
 def _url(job: Job) -> str:
-    return f"ackline://127.0.0.1:{job.server.port}"
+    return f"ackline://{job.server.host}:{job.server.port}"
 
 
 def _upload(
