@@ -64,12 +64,33 @@ class Pump(asyncio.BufferedProtocol):
         peer: address of the other side, for logs.
     """
 
+    __slots__ = (
+        "_blocked",
+        "_closed",
+        "_closing",
+        "_due",
+        "_flushing",
+        "_loop",
+        "_lost",
+        "_lowat",
+        "_owner",
+        "_reading",
+        "_scheduled",
+        "_socket",
+        "_timer",
+        "_transport",
+        "_unwritten",
+        "core",
+        "peer",
+    )
+
     core: Connection
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._socket: socket.socket | None = None
         self._blocked = False
         self._unwritten = 0
         self._scheduled = False
@@ -80,13 +101,23 @@ class Pump(asyncio.BufferedProtocol):
         self._closing = False
         self._lowat = 0
         self.peer = ""
-        self.closed: asyncio.Future[None] = self._loop.create_future()
+        self._lost = False
+        self._closed: asyncio.Future[None] | None = None
 
     @property
     def transport(self) -> asyncio.Transport:
         """The transport, once connected."""
         assert self._transport is not None
         return self._transport
+
+    @property
+    def closed(self) -> asyncio.Future[None]:
+        """Done when the socket is closed."""
+        if self._closed is None:
+            self._closed = self._loop.create_future()
+            if self._lost:
+                self._closed.set_result(None)
+        return self._closed
 
     def on_output(self) -> None:
         """Write soon: for the core."""
@@ -114,9 +145,10 @@ class Pump(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)
-        # Everything that the kernel does not take at once counts as blocked.
-        self._transport.set_write_buffer_limits(high=0)
-        self._socket: socket.socket | None = transport.get_extra_info("socket")
+        # What the kernel does not take at once counts as blocked. Not high=0: uvloop's
+        # TLS transport then takes an empty buffer for a full one.
+        self._transport.set_write_buffer_limits(high=1, low=0)
+        self._socket = transport.get_extra_info("socket")
         if self._socket is not None and self._socket.family in INTERNET:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         name = transport.get_extra_info("peername")
@@ -158,8 +190,9 @@ class Pump(asyncio.BufferedProtocol):
             self._timer.cancel()
         self._transport = None
         self.core.lost()
-        if not self.closed.done():
-            self.closed.set_result(None)
+        self._lost = True
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
         self._owner.pump_lost(self, exc)
 
     # Private

@@ -80,6 +80,17 @@ class ServerSession:
         detached_at: monotonic seconds since when there is none.
     """
 
+    __slots__ = (
+        "connection",
+        "detached_at",
+        "epoch",
+        "highest_id",
+        "identity",
+        "session_id",
+        "streams",
+        "tokens",
+    )
+
     def __init__(
         self, session_id: str, identity: str, tokens: Tokens, *, epoch: int = 1
     ) -> None:

@@ -33,7 +33,7 @@ class Stream:
 
     Attributes:
         id: in its session.
-        open: the OPEN that made it.
+        open: the OPEN that made it; a server may let go of it, see `answered()`.
         notify: takes its notices, with or without a connection.
         sender, receiver: its half; exactly one of them, once it is known.
         resource: the stable id from OPENED (`uploads/ID`, `runs/ID`, `logs/NAME`, …).
@@ -111,6 +111,13 @@ class Stream:
     def paused(self) -> bool:
         """Whether either side has paused."""
         return self.paused_here or self.paused_there
+
+    def answered(self) -> None:
+        """Server: let go of the OPEN, if it says nothing that is asked for later.
+
+        An idle subscription would hold 0.5 KB for it.
+        """
+        del self.open
 
     # Connections
 

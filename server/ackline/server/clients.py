@@ -53,6 +53,17 @@ class Client:
         session: once there is one; None again when another connection takes it.
     """
 
+    __slots__ = (
+        "_greeted",
+        "_pump",
+        "_timer",
+        "core",
+        "identity",
+        "peer",
+        "service",
+        "session",
+    )
+
     core: ServerConnection
 
     def __init__(self, service: Service) -> None:

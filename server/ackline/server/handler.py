@@ -80,24 +80,45 @@ class Handler(ABC):
         abandoned: whether that was the client's wish.
     """
 
+    __slots__ = (
+        "_answered",
+        "_closed",
+        "_deadline",
+        "_ending",
+        "_when_answered",
+        "abandoned",
+        "recorded",
+        "released",
+        "service",
+        "session",
+        "stream",
+        "target",
+    )
+
     kinds: ClassVar[frozenset[str]]
 
     def __init__(self, service: Service, session: Session, stream: Stream) -> None:
         self.service = service
         self.session = session
         self.stream = stream
-        self.resource: Resource = self._checked()
         self.target = ""
         self.recorded: Outcome | None = None
         self.released = False
         self.abandoned = False
         self._deadline: asyncio.TimerHandle | None = None
-        self._answered: asyncio.Future[bool] = (
-            asyncio.get_running_loop().create_future()
-        )
+        # Whether OPENED was sent; None before it is known.
+        self._answered: bool | None = None
+        self._when_answered: asyncio.Future[None] | None = None
         self._ending = False
+        self._closed = False
+        self._check()
         stream.context = self
         stream.notify = self.notify
+
+    @property
+    def resource(self) -> Resource:
+        """What OPEN names."""
+        return parse_resource(self.stream.open.resource)
 
     @property
     def label(self) -> str:
@@ -168,8 +189,7 @@ class Handler(ABC):
 
     def opened(self) -> None:
         """Take note that OPENED is on its way: deadlines count from here."""
-        if not self._answered.done():
-            self._answered.set_result(True)
+        self._answer(True)
         seconds = self.stream.open.deadline
         if seconds and self.stream.outcome is None:
             self._deadline = asyncio.get_running_loop().call_later(
@@ -179,8 +199,7 @@ class Handler(ABC):
     def refused(self) -> None:
         """Take note that the stream was not opened."""
         self.abandoned = True
-        if not self._answered.done():
-            self._answered.set_result(False)
+        self._answer(False)
         self._close_once()
 
     def end_as_recorded(self, outcome: Outcome) -> Standing:
@@ -220,8 +239,6 @@ class Handler(ABC):
         if not self._closed:
             self._closed = True
             self.close()
-
-    _closed = False
 
     # What the core says
 
@@ -270,12 +287,27 @@ class Handler(ABC):
         """Start a task that belongs to the stream."""
         return self.service.tasks.spawn(coroutine, f"{self.label}: {what}")
 
+    def _answer(self, opened: bool) -> None:
+        if self._answered is None:
+            self._answered = opened
+            if self._when_answered is not None:
+                self._when_answered.set_result(None)
+
+    async def _is_open(self) -> bool:
+        """Wait until it is known whether the stream is opened, and return that."""
+        if self._answered is None:
+            # Made only now: hardly any stream is asked before it is answered.
+            if self._when_answered is None:
+                self._when_answered = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._when_answered)
+        return bool(self._answered)
+
     async def _fail_once_open(self, code: int, text: str) -> None:
-        if await asyncio.shield(self._answered):
+        if await self._is_open():
             await self.end(OutcomeKind.FAILED, code, text, work=False)
 
     async def _cancelled(self, notice: CancelReceived) -> None:
-        if not await asyncio.shield(self._answered):
+        if not await self._is_open():
             return
         message = notice.message
         stopping = asyncio.get_running_loop().call_later(
@@ -318,10 +350,11 @@ class Handler(ABC):
             self._deadline.cancel()
             self._deadline = None
 
-    def _checked(self) -> Resource:
+    def _check(self) -> None:
+        """Refuse what cannot be opened, whatever there is."""
         message = self.stream.open
         try:
-            resource = parse_resource(message.resource)
+            resource = self.resource
         except ProtocolViolation as violation:
             raise refusal_of(violation) from None
         if resource.kind.value not in self.kinds:
@@ -340,7 +373,6 @@ class Handler(ABC):
                 Code.INVALID_ARGUMENT,
                 f"priority {message.priority} is not 0 (first) to {LOWEST_PRIORITY}",
             )
-        return resource
 
 
 LOWEST_PRIORITY = 7

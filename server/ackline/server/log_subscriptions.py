@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sys import intern
 from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code
@@ -15,6 +16,7 @@ from ackline.proto.messages import (
 )
 from ackline.server.logfeed import LogFeed
 from ackline.server.refusals import Refusal
+from ackline.server.stores.errors import NotFound
 from ackline.server.subscriptions import Subscription
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from ackline.server.service import Service
     from ackline.server.sessions import Session
     from ackline.server.stores.entities import StreamRecord
+    from ackline.server.stores.errors import StoreError
     from ackline.server.stores.seams import Log
 
 __all__ = ["LogSubscription"]
@@ -29,6 +32,8 @@ __all__ = ["LogSubscription"]
 
 class LogSubscription(Subscription):
     """A cursor on a log."""
+
+    __slots__ = ("_feed", "_log")
 
     kinds = frozenset({"logs"})
     durability = Durability.SYNCED
@@ -89,28 +94,20 @@ class LogSubscription(Subscription):
         """
         await self.feed.prepare(self._proof_positions(wanted.proof, wanted.position))
 
-    def close(self) -> None:
-        """Leave the log."""
-        super().close()
-        if self._log is not None:
-            self._log.unwatch(self._changed)
+    def feed_failed(self, error: StoreError) -> None:
+        """Fail: the log cannot be read, or is gone."""
+        if isinstance(error, NotFound):
+            self.fail_soon(Code.NOT_FOUND, "the log was deleted")
+        else:
+            super().feed_failed(error)
 
     async def _open(self) -> Log:
         name = self.resource.name
         self._log = source = await self.service.logs.open(name, create=False)
         stream = self.stream
-        stream.resource, stream.generation = f"logs/{name}", source.record.generation
+        # Thousands of subscriptions to one log share the string.
+        stream.resource = intern(f"logs/{name}")
+        stream.generation = source.record.generation
         stream.epoch = 1
-        self._feed = LogFeed(
-            source,
-            tasks=self.service.tasks,
-            gaps=self.detail.on_trimmed == OnTrimmed.GAP,
-            failed=self._failed,
-            gapped=self._gapped,
-        )
-        source.watch(self._changed)
+        self._feed = LogFeed(source, self, gaps=self.detail.on_trimmed == OnTrimmed.GAP)
         return source
-
-    def _changed(self) -> None:
-        if self._log is not None and self._log.deleted:
-            self.fail_soon(Code.NOT_FOUND, "the log was deleted")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ackline.proto.batches import (
     DEFINITION_KIND,
@@ -21,14 +23,14 @@ from ackline.server import outcomes
 from ackline.server.stores.errors import NotFound, PositionTrimmed, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    import asyncio
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from ackline.proto.proofs import ProofSum
     from ackline.server.stores.entities import StoredBatch
     from ackline.server.stores.seams import Log
-    from ackline.server.tasks import Tasks
 
-__all__ = ["LogFeed", "gap_batch"]
+__all__ = ["FeedReader", "LogFeed", "gap_batch"]
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ SMALL_BATCH = 4 * 2**10
 LOAD_BYTES = 512 * 2**10
 """Bytes read from the disk at once for one reader that is far behind."""
 
+_NONE_KNOWN: Final[Mapping[int, ProofSum]] = MappingProxyType({})
+
 
 def gap_batch(position: int, first_id: int) -> Batch:
     """Return the batch that stands for events which are no longer retained."""
@@ -48,40 +52,65 @@ def gap_batch(position: int, first_id: int) -> Batch:
     return encode_entries(position, [(GAP_KIND, body)])
 
 
+class FeedReader(Protocol):
+    """Who reads a feed."""
+
+    def feed_failed(self, error: StoreError) -> None:
+        """Take note of what makes going on impossible."""
+        ...
+
+    def gapped(self, count: int) -> None:
+        """Take note of events told as a gap."""
+        ...
+
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, None], what: str
+    ) -> asyncio.Task[None]:
+        """Run what reads from the disk."""
+        ...
+
+
+@lru_cache(maxsize=256)
+def _table(names: tuple[str, ...]) -> KindTable:
+    """Return a table that all who know these kinds share: nobody changes it."""
+    return KindTable(names)
+
+
 class LogFeed:
     """One subscription's view of a log: an `EventFeed`.
 
     Each has its own, because a kind that is added later must be defined once to every
-    subscriber, wherever it is. What they read is shared: the store's batches.
+    subscriber, wherever it is. What they read is shared: the store's batches. There are
+    many, and most are idle: what an idle one does not need is made when it does.
 
     Args:
         source: the log.
-        tasks: runs what reads from the disk.
+        reader: told of what is not there.
         gaps: whether events that are not retained are told as a gap.
-        failed: called with what makes going on impossible.
-        gapped: called with the number of events told as a gap.
     """
 
-    def __init__(
-        self,
-        source: Log,
-        *,
-        tasks: Tasks,
-        gaps: bool,
-        failed: Callable[[StoreError], None],
-        gapped: Callable[[int], None],
-    ) -> None:
+    __slots__ = (
+        "_gaps",
+        "_known",
+        "_loaded",
+        "_loading",
+        "_log",
+        "_reader",
+        "_wake",
+        "generation",
+        "kinds",
+    )
+
+    def __init__(self, source: Log, reader: FeedReader, *, gaps: bool) -> None:
         self.generation = source.record.generation
-        self.kinds = KindTable(source.record.kinds)
+        self.kinds = _table(source.record.kinds)
         self._log = source
-        self._tasks = tasks
+        self._reader = reader
         self._gaps = gaps
-        self._failed = failed
-        self._gapped = gapped
-        self._loaded: list[StoredBatch] = []
+        self._loaded: Sequence[StoredBatch] = ()
         self._loading = False
-        self._known: dict[int, ProofSum] = {}
-        self._watchers: dict[Callable[[], None], None] = {}
+        self._known: Mapping[int, ProofSum] = _NONE_KNOWN
+        self._wake: Callable[[], None] | None = None
 
     @property
     def first_id(self) -> int:
@@ -111,7 +140,7 @@ class LogFeed:
             return None
         if position < source.first_id:
             return self._trimmed(position)
-        batches = source.cached(position, BATCH_BYTES)
+        batches: Sequence[StoredBatch] | None = source.cached(position, BATCH_BYTES)
         if batches is None:
             batches = self._find_loaded(position)
         if not batches:
@@ -139,29 +168,40 @@ class LogFeed:
             StoreError: the log cannot be read.
         """
         self.know_kinds()
-        self._known = {}
+        self._known = _NONE_KNOWN
+        known: dict[int, ProofSum] = {}
         for position in positions:
             readable = self._log.first_id < position <= self._log.next_id
             if not readable or self.sum_at(position) is not None:
                 continue
             batches = await self._log.load(position - 1, 1)
             if batches:
-                self._known[position] = _sum_in(batches, position)
+                known[position] = _sum_in(batches, position)
+        if known:
+            self._known = known
 
     def know_kinds(self) -> None:
         """Take over the kinds that a Standing tells the subscriber now."""
-        for name in self._log.record.kinds[len(self.kinds) :]:
-            self.kinds.define(name)
+        self.kinds = _table(self._log.record.kinds)
 
     def watch(self, wake: Callable[[], None]) -> None:
-        """Have `wake` called when there may be more."""
-        self._watchers[wake] = None
-        self._log.watch(wake)
+        """Have `wake` called when there may be more; one who watches is enough."""
+        self._wake = wake
+        self._log.watch(self._changed)
+        if self._log.deleted:
+            self._changed()
 
     def unwatch(self, wake: Callable[[], None]) -> None:
         """End `watch`."""
-        self._watchers.pop(wake, None)
-        self._log.unwatch(wake)
+        if self._wake == wake:
+            self._wake = None
+            self._log.unwatch(self._changed)
+
+    def _changed(self) -> None:
+        if self._log.deleted:
+            self._reader.feed_failed(NotFound("log", self._log.record.name))
+        elif self._wake is not None:
+            self._wake()
 
     def _definitions(self, position: int) -> Batch:
         """Return a batch of no event that names the kinds added meanwhile."""
@@ -179,24 +219,22 @@ class LogFeed:
     def _trimmed(self, position: int) -> Batch | None:
         first = self._log.first_id
         if self._gaps:
-            self._gapped(first - position)
+            self._reader.gapped(first - position)
             return gap_batch(position, first)
-        self._failed(
+        self._reader.feed_failed(
             PositionTrimmed(self._log.record.name, position=position, first_id=first)
         )
         return None
 
-    def _find_loaded(self, position: int) -> list[StoredBatch]:
+    def _find_loaded(self, position: int) -> Sequence[StoredBatch]:
         found = [b for b in self._loaded if b.next_id > position]
-        self._loaded = found if found and found[0].first_id <= position else []
+        self._loaded = found if found and found[0].first_id <= position else ()
         return self._loaded
 
     def _load(self, position: int) -> None:
         if not self._loading:
             self._loading = True
-            self._tasks.spawn(
-                self._read(position), f"read of log {self._log.record.name!r}"
-            )
+            self._reader.spawn(self._read(position), "read")
 
     async def _read(self, position: int) -> None:
         try:
@@ -207,12 +245,12 @@ class LogFeed:
             return  # who watches the log knows
         except StoreError as error:
             log.error("log %r: %s", self._log.record.name, error)
-            self._failed(error)
+            self._reader.feed_failed(error)
             return
         finally:
             self._loading = False
-        for wake in tuple(self._watchers):
-            wake()
+        if self._wake is not None:
+            self._wake()
 
 
 def _batch(stored: StoredBatch) -> Batch:
@@ -227,7 +265,7 @@ def _batch(stored: StoredBatch) -> Batch:
     )
 
 
-def _joined(batches: list[StoredBatch], position: int) -> Batch:
+def _joined(batches: Sequence[StoredBatch], position: int) -> Batch:
     """Return the events from `position` on, small batches together."""
     first = batches[0]
     if first.first_id < position:
@@ -243,7 +281,7 @@ def _joined(batches: list[StoredBatch], position: int) -> Batch:
     return merge([_batch(stored) for stored in batches[: max(count, 1)]])
 
 
-def _sum_in(batches: list[StoredBatch], position: int) -> ProofSum:
+def _sum_in(batches: Sequence[StoredBatch], position: int) -> ProofSum:
     """Return the sums before `position`, which the first batch reaches."""
     stored = batches[0]
     return stored.sums_before.extended(*_batch(stored).proof_parts(position))

@@ -31,6 +31,8 @@ __all__ = ["RunSubscription"]
 class RunSubscription(Subscription):
     """A cursor on a run, which it may have started."""
 
+    __slots__ = ("_feed", "run")
+
     kinds = frozenset({"sources", "runs"})
 
     def __init__(self, service: Service, session: Session, stream: Stream) -> None:
@@ -132,10 +134,7 @@ class RunSubscription(Subscription):
         self.run = run
         self._identify(run)
         self._feed = RunFeed(
-            run.buffer,
-            gaps=self.detail.on_trimmed == OnTrimmed.GAP,
-            failed=self._failed,
-            gapped=self._gapped,
+            run.buffer, self, gaps=self.detail.on_trimmed == OnTrimmed.GAP
         )
 
     def _ended_before(self, record: RunRecord) -> None:

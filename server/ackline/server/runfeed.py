@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ackline.proto.kinds import KindTable
     from ackline.proto.messages import End
     from ackline.proto.proofs import ProofSum
-    from ackline.server.stores.errors import StoreError
+    from ackline.server.logfeed import FeedReader
 
 __all__ = ["RunFeed"]
 
@@ -25,25 +25,18 @@ class RunFeed:
 
     Args:
         buffer: shared by all cursors of the run.
+        reader: told of what is not there.
         gaps: whether events that are not retained are told as a gap.
-        failed: called with what makes going on impossible.
-        gapped: called with the number of events told as a gap.
     """
 
-    def __init__(
-        self,
-        buffer: EventBuffer,
-        *,
-        gaps: bool,
-        failed: Callable[[StoreError], None],
-        gapped: Callable[[int], None],
-    ) -> None:
+    __slots__ = ("_buffer", "_gaps", "_reader", "generation", "kinds")
+
+    def __init__(self, buffer: EventBuffer, reader: FeedReader, *, gaps: bool) -> None:
         self.generation = buffer.generation
         self.kinds: KindTable = buffer.kinds
         self._buffer = buffer
+        self._reader = reader
         self._gaps = gaps
-        self._failed = failed
-        self._gapped = gapped
 
     @property
     def first_id(self) -> int:
@@ -78,7 +71,9 @@ class RunFeed:
         if position >= first:
             return self._buffer.next_batch(position)
         if self._gaps:
-            self._gapped(first - position)
+            self._reader.gapped(first - position)
             return gap_batch(position, first)
-        self._failed(PositionTrimmed("of the run", position=position, first_id=first))
+        self._reader.feed_failed(
+            PositionTrimmed("of the run", position=position, first_id=first)
+        )
         return None

@@ -47,6 +47,8 @@ class Session(ServerSession):
         gone: whether it was ended.
     """
 
+    __slots__ = ("created", "gone", "moved", "recorded", "turning", "unsure")
+
     def __init__(
         self, session_id: str, identity: str, tokens: Tokens, *, epoch: int = 1
     ) -> None:
@@ -54,7 +56,8 @@ class Session(ServerSession):
         self.turning = asyncio.Lock()
         self.created = time.time()
         self.recorded: dict[int, StreamRecord] = {}
-        self.moved: set[int] = set()
+        # Ids without values: an empty set takes 216 bytes, an empty dict 64.
+        self.moved: dict[int, None] = {}
         self.unsure = False
         self.gone = False
 
@@ -209,7 +212,7 @@ class Sessions:
             return
         del session.streams[stream.id]
         if moved:
-            session.moved.add(stream.id)
+            session.moved[stream.id] = None
         connection = stream.connection
         if connection is not None and stream.id in connection.streams:
             self._service.connection_of(stream).drop(stream)

@@ -40,7 +40,13 @@ log = logging.getLogger(__name__)
 
 
 class Subscription(Handler):
-    """A cursor: what logs and runs have in common."""
+    """A cursor: what logs and runs have in common.
+
+    Attributes:
+        detail: what OPEN asks for; gone once that is answered.
+    """
+
+    __slots__ = ("_existing", "_start", "detail")
 
     durability = Durability.MEMORY
 
@@ -123,6 +129,13 @@ class Subscription(Handler):
             standing=resumed.standing,
         )
 
+    def opened(self) -> None:
+        """Let go of what was asked for: there are many idle subscriptions."""
+        super().opened()
+        self.target = ""
+        self.stream.answered()
+        del self.detail
+
     def noticed(self, notice: Notice) -> None:
         """See whether the client has everything."""
         if not isinstance(notice, StoredMoved):
@@ -142,6 +155,14 @@ class Subscription(Handler):
         """Leave the feed."""
         if self.stream.sender is not None:
             self.sender.close()
+
+    def feed_failed(self, error: StoreError) -> None:
+        """Fail: the feed cannot go on."""
+        self.fail_soon(code_of(error), str(error))
+
+    def gapped(self, count: int) -> None:
+        """Count events that are told as a gap."""
+        self.service.counters.gaps["trimmed"] += count
 
     def _make_sender(self) -> None:
         stream = self.stream
@@ -173,9 +194,3 @@ class Subscription(Handler):
         if proof is not None:
             positions += [proof.base, proof.position]
         return positions
-
-    def _failed(self, error: StoreError) -> None:
-        self.fail_soon(code_of(error), str(error))
-
-    def _gapped(self, count: int) -> None:
-        self.service.counters.gaps["trimmed"] += count
