@@ -22,12 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 class ServerProcess:
     """A server that runs."""
 
-    port: int
+    url: str
     process: asyncio.subprocess.Process
 
     @property
-    def url(self) -> str:
-        return f"ackline://127.0.0.1:{self.port}"
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
 
     async def kill(self) -> None:
         self.process.kill()
@@ -58,10 +58,9 @@ async def running_server(
             while True:
                 line = (await process.stdout.readline()).decode()
                 assert line, "the server did not start"
-                if "ackline://" in line:
+                if "clients" in line:
                     break
-        url = line.split("ackline://", 1)[1].split()[0]
-        yield ServerProcess(int(url.rsplit(":", 1)[1]), process)
+        yield ServerProcess(line.split()[-1], process)
     finally:
         if process.returncode is None:
             process.kill()

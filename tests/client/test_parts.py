@@ -60,7 +60,6 @@ def test_a_url_names_host_and_port(url: str, address: Address) -> None:
         ("", "begin with ackline"),
         ("example.org:7171", "begin with ackline"),
         ("http://example.org", "begin with ackline"),
-        ("acklines://example.org", "TLS"),
         ("ackline://:7171", "host"),
         ("ackline://example.org:0", "port 0"),
         ("ackline://example.org:99999", "not a URL"),

@@ -17,6 +17,7 @@ from ackline.client.options import ClientOptions
 from ackline.client.progress import Progress
 from ackline.client.publishers import Publisher
 from ackline.client.subscriptions import Subscription
+from ackline.client.tls import client_context
 from ackline.client.uploads import UploadResult
 from ackline.proto.batches import Event, Gap
 from ackline.proto.errors import (
@@ -59,5 +60,6 @@ __all__ = [
     "TakenOver",
     "UploadResult",
     "UsageError",
+    "client_context",
     "connect",
 ]

@@ -1,4 +1,4 @@
-"""Where a server is: `ackline://HOST:PORT` (SPEC.md §2)."""
+"""Where a server is: `ackline://HOST:PORT`, `acklines://` with TLS (SPEC.md §2)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from ackline.proto.errors import UsageError
 
 __all__ = ["DEFAULT_PORT", "DEFAULT_URL", "Address", "parse_url"]
 
+SCHEME: Final = "ackline"
+TLS_SCHEME: Final = "acklines"
 DEFAULT_PORT: Final = 7171
 DEFAULT_URL: Final = f"ackline://127.0.0.1:{DEFAULT_PORT}"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A server's host and port; `str()` gives the URL."""
+    """A server's host and port, and whether to speak TLS; `str()` gives the URL."""
 
     host: str
     port: int
+    tls: bool = False
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"ackline://{host}:{self.port}"
+        return f"{TLS_SCHEME if self.tls else SCHEME}://{host}:{self.port}"
 
 
 def parse_url(url: str) -> Address:
@@ -43,13 +46,12 @@ def parse_url(url: str) -> Address:
             f"{url!r} is not the URL of a server: {fault}; write it like {DEFAULT_URL}"
         )
     assert parts.hostname is not None
-    return Address(parts.hostname, DEFAULT_PORT if port is None else port)
+    port = DEFAULT_PORT if port is None else port
+    return Address(parts.hostname, port, tls=parts.scheme == TLS_SCHEME)
 
 
 def _fault(parts: SplitResult) -> str | None:
-    if parts.scheme == "acklines":
-        return "this version does not speak TLS"
-    if parts.scheme != "ackline" or not parts.netloc:
+    if parts.scheme not in (SCHEME, TLS_SCHEME) or not parts.netloc:
         return "it does not begin with ackline://"
     if not parts.hostname:
         return "the host is missing"

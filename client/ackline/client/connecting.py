@@ -11,6 +11,7 @@ from ackline.client.options import ClientOptions
 from ackline.client.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from types import TracebackType
 
@@ -26,7 +27,9 @@ class connect:  # noqa: N801 - used like a function: async with connect(…) as 
     under way is released, not cancelled.
 
     Args:
-        url: `ackline://HOST:PORT`.
+        url: `ackline://HOST:PORT`, or `acklines://HOST:PORT` for TLS.
+        tls: how to speak it, for an authority or a certificate of one's own
+            (`client_context()`); by default the system's authorities are trusted.
         token: bearer token, if the server wants one.
         options: limits, memory and patience.
         on_state: called with each change of the connection.
@@ -41,11 +44,13 @@ class connect:  # noqa: N801 - used like a function: async with connect(…) as 
         self,
         url: str = DEFAULT_URL,
         *,
+        tls: ssl.SSLContext | None = None,
         token: str | None = None,
         options: ClientOptions | None = None,
         on_state: Callable[[ConnectionState], None] | None = None,
     ) -> None:
         self._address = parse_url(url)
+        self._tls = tls
         self._token = token
         self._options = options or ClientOptions()
         self._on_state = on_state
@@ -58,6 +63,7 @@ class connect:  # noqa: N801 - used like a function: async with connect(…) as 
         supervisor = self._supervisor = Supervisor(
             self._address,
             self._group,
+            tls=self._tls,
             token=self._token,
             options=self._options,
             on_state=self._on_state,

@@ -173,6 +173,9 @@ class Patience:
                 f" {redirect.url}"
             )
         try:
-            self.address = parse_url(redirect.url)
+            address = parse_url(redirect.url)
         except UsageError as error:
             raise ConnectionLost(f"a redirect to nowhere: {error}") from None
+        if self.address.tls and not address.tls:
+            raise ConnectionLost(f"a redirect away from TLS, to {address}")
+        self.address = address

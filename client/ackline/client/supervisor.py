@@ -12,6 +12,7 @@ from ackline.client.handles import Handle
 from ackline.client.patience import BAD_TOKENS, Attempt, Patience
 from ackline.client.poison import Poison
 from ackline.client.requests import Requests
+from ackline.client.tls import client_context, tls_fault
 from ackline.proto.client_connection import ClientConnection
 from ackline.proto.client_session import ClientSession
 from ackline.proto.connection import Phase
@@ -34,6 +35,7 @@ from ackline.proto.notices import (
 from ackline.proto.stats import Stats
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from ackline.client.addresses import Address
@@ -80,6 +82,7 @@ class Supervisor:
         address: Address,
         group: asyncio.TaskGroup,
         *,
+        tls: ssl.SSLContext | None,
         token: str | None,
         options: ClientOptions,
         on_state: Callable[[ConnectionState], None] | None,
@@ -96,6 +99,7 @@ class Supervisor:
         self.failure: AcklineError | None = None
         self.progress = 0
         self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tls = tls
         self._token = token
         self._on_state = on_state
         self._patience = Patience(address, options)
@@ -258,7 +262,10 @@ class Supervisor:
         try:
             async with asyncio.timeout(self._patience.connecting(loop.time())):
                 await loop.create_connection(
-                    lambda: Pump(self), self.address.host, self.address.port
+                    lambda: Pump(self),
+                    self.address.host,
+                    self.address.port,
+                    ssl=self._context() if self.address.tls else None,
                 )
                 while (
                     not attempt.established
@@ -274,11 +281,16 @@ class Supervisor:
                 f" {self.options.connect_timeout:g} s; is it an Ackline server?"
             )
         except OSError as error:
-            why = error.strerror or str(error)
+            why = tls_fault(error) or error.strerror or str(error)
             attempt.reason = f"cannot connect to {self.address}: {why}"
         self._attention.set()
         if not attempt.established:
             await self._hang_up()
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = client_context()
+        return self._tls
 
     async def _carry(self) -> None:
         """Wait for the end of an established connection, or bring it about."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ackline.proto.messages import Limits
 
 __all__ = [
+    "ALPN",
     "DEFAULT_HEARTBEAT",
     "DEFAULT_INITIAL_BYTES",
     "DEFAULT_INITIAL_UNITS",
@@ -51,6 +52,9 @@ __all__ = [
     "MIN_TOKEN",
     "validated",
 ]
+
+#: What TLS negotiates (`SPEC.md §2`).
+ALPN: Final = "ackline/1"
 
 #: Largest payload any peer accepts before it has stated its limits. It bounds what a
 #: stranger can make a server hold, and still carries a HELLO with a large credential.

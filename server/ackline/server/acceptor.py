@@ -11,6 +11,7 @@ from ackline.aio import Pump
 from ackline.proto.errors import Code
 from ackline.server.addresses import listening
 from ackline.server.clients import Client
+from ackline.server.tls import server_context
 
 if TYPE_CHECKING:
     from ackline.server.service import Service
@@ -32,6 +33,7 @@ class Acceptor:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._server: asyncio.Server | None = None
+        self.tls = service.options.tls_cert is not None
         self.address = service.options.listen
 
     async def start(self) -> None:
@@ -39,15 +41,25 @@ class Acceptor:
 
         Raises:
             ListenError: the address cannot be listened on.
+            OptionError: the certificate cannot be used.
         """
-        host, port = self._service.options.listen
+        options = self._service.options
+        host, port = options.listen
+        context = server_context(options)
         loop = asyncio.get_running_loop()
         self._server, self.address = await listening(
             self.address,
-            loop.create_server(self._made, host, port, backlog=BACKLOG),
+            loop.create_server(
+                self._made,
+                host,
+                port,
+                backlog=BACKLOG,
+                ssl=context,
+                ssl_handshake_timeout=options.handshake_timeout if context else None,
+            ),
             option="listen",
         )
-        if not _loopback(self.address.host):
+        if not self.tls and not _loopback(self.address.host):
             log.warning(
                 "listening on %s without TLS: what is sent can be read and changed on"
                 " the way",

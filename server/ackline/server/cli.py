@@ -81,6 +81,9 @@ def _run(server: Server, options: Options) -> int:
     except ListenError as error:
         print(f"ackline-server: {error}", file=sys.stderr)
         return BROKEN
+    except OptionError as error:
+        print(f"ackline-server: {error}", file=sys.stderr)
+        return MISUSED
     return 0
 
 

@@ -136,6 +136,7 @@ def _number(text: str, _name: str) -> float:
 _PARSERS: Mapping[type, Callable[[str, str], object]] = {
     Address: _address,
     type(Path()): lambda text, _name: Path(text),
+    type(None): lambda text, _name: Path(text) if text else None,
     str: lambda text, _name: text,
     int: _integer,
     float: _number,

@@ -73,6 +73,9 @@ class Options:
 
     Attributes:
         listen: where clients connect; port 0 takes a free one.
+        tls_cert: certificate and its chain; with it every client must use TLS, and the
+            URL is `acklines://`.
+        tls_key: the certificate's key, if it is not in the same file.
         data_dir: the folder of everything durable; one server at a time uses it.
         metrics: where Prometheus and health checks connect, or None for nowhere.
         durability: `synced`: an ACK is sent after fdatasync; `written`: once the
@@ -112,6 +115,12 @@ class Options:
 
     listen: Address = field(
         default=Address("127.0.0.1", 7171), metadata=_about("address for clients")
+    )
+    tls_cert: Path | None = field(
+        default=None, metadata=_about("PEM file with certificate and chain, for TLS")
+    )
+    tls_key: Path | None = field(
+        default=None, metadata=_about("PEM file with its key, if it is apart")
     )
     data_dir: Path = field(
         default=Path("ackline-data"), metadata=_about("folder of everything durable")
@@ -216,6 +225,8 @@ class Options:
                     f"{value} is not between {meta['low']:.15g} and"
                     f" {meta['high']:.15g}",
                 )
+        if self.tls_key is not None and self.tls_cert is None:
+            raise OptionError("tls_key", "a key is of no use without tls_cert")
         for name in ("window_bytes", "receive_budget", "send_budget"):
             if getattr(self, name) < self.max_chunk_size:
                 raise OptionError(

@@ -88,6 +88,13 @@ def _common(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
         help=f"where the server is (default: $ACKLINE_SERVER, or {DEFAULT_URL})",
     )
     group.add_argument(
+        "--ca",
+        metavar="FILE",
+        default=default(os.environ.get("ACKLINE_CA")),
+        help="certificates (PEM) to trust for acklines:// URLs"
+        " (default: $ACKLINE_CA, or those of the system)",
+    )
+    group.add_argument(
         "--json",
         action="store_true",
         default=default(value=False),

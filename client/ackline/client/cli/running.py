@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ackline.client import ClientOptions, connect
+from ackline.client import ClientOptions, client_context, connect
 from ackline.client.cli.display import Display
 from ackline.client.connection_states import ConnectionPhase
 from ackline.proto.errors import (
@@ -167,6 +167,7 @@ async def _connected(command: BaseCommand) -> int:
     try:
         async with connect(
             arguments.server,
+            tls=client_context(arguments.ca) if arguments.ca else None,
             token=os.environ.get("ACKLINE_TOKEN"),
             options=options,
             on_state=_teller(display),
