@@ -58,7 +58,7 @@ class Serving:
     @property
     def url(self) -> str:
         """What clients are given."""
-        return f"ackline://{self.address}"
+        return f"{'acklines' if self._acceptor.tls else 'ackline'}://{self.address}"
 
     async def drain(self, seconds: float) -> None:
         """Let clients finish what is on its way, and go; wait at most that long."""
