@@ -141,6 +141,7 @@ class Peer:
         folders: that must exist, with the command that makes them.
         options: variants of it, such as `crc` of `raw`, measured as `raw-crc`.
         uvloop: whether its processes run uvloop.
+        tls: whether its roles speak TLS where the spec asks for it.
         able: whether a measurement makes sense for it.
     """
 
@@ -151,6 +152,7 @@ class Peer:
     folders: dict[Path, str] = field(default_factory=dict)
     options: tuple[str, ...] = ("",)
     uvloop: bool = True
+    tls: bool = False
     able: Callable[[Spec], bool] = lambda _: True
     servers: dict[type, ServerRole] = field(default_factory=dict)
     clients: dict[type, ClientRole] = field(default_factory=dict)
@@ -206,7 +208,8 @@ class Peer:
     def does(self, spec: Spec) -> bool:
         """Tell whether it has roles for a workload."""
         roles = type(spec) in self.servers and type(spec) in self.clients
-        return roles and self.able(spec)
+        tls = getattr(spec, "tls", False)
+        return roles and (self.tls or not tls) and self.able(spec)
 
 
 def check(right: bool, text: str) -> None:

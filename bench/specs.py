@@ -34,6 +34,7 @@ class Upload(Struct, frozen=True, kw_only=True, tag=True):
         durability: what is promised before a chunk is acknowledged.
         digest: what the whole is verified with.
         chunk_size: what is acknowledged as a whole, in bytes.
+        tls: whether over TLS.
     """
 
     size: int = 1 << 30
@@ -41,14 +42,15 @@ class Upload(Struct, frozen=True, kw_only=True, tag=True):
     folder: Folder = "memory"
     durability: Durability = "written"
     digest: Literal["crc32c", "sha256", "blake3"] = "crc32c"
+    tls: bool = False
 
     @property
     def variant(self) -> str:
         """Return what sets this measurement apart from others of its workload."""
         digest = "" if self.digest == "crc32c" else f", {self.digest}"
-        return f"{self.folder}, {self.durability}{digest}" + _scaled(
-            self.chunk_size, 4 << 20, "chunks"
-        )
+        chunks = _scaled(self.chunk_size, 4 << 20, "chunks")
+        tls = ", TLS" * self.tls
+        return f"{self.folder}, {self.durability}{digest}{chunks}{tls}"
 
 
 class Fetch(Struct, frozen=True, kw_only=True, tag=True):
@@ -69,11 +71,12 @@ class Subscribe(Struct, frozen=True, kw_only=True, tag=True):
 
     events: int = 1_000_000
     size: int = 64
+    tls: bool = False
 
     @property
     def variant(self) -> str:
         """Return what sets this measurement apart from others of its workload."""
-        return f"{self.size} B"
+        return f"{self.size} B" + ", TLS" * self.tls
 
 
 class Publish(Struct, frozen=True, kw_only=True, tag=True):

@@ -57,6 +57,7 @@ WORKLOADS: Mapping[str, tuple[Spec, ...]] = {
         Idle(connections=50, streams=50_000),
         Idle(connections=50, kind="generator"),
     ),
+    "tls": (Upload(tls=True), Subscribe(tls=True)),
     "resume": (Resume(), Resume(what="streams")),
 }
 
@@ -128,6 +129,9 @@ TARGETS = (
             ("tuspy", 3.0),
             ("nats", 3.0),
         )
+    ),
+    Target(
+        workload="upload", variant=Upload(tls=True).variant, peer="raw", factor=0.85
     ),
     Target(workload="fetch", peer="raw-crc", factor=0.90),
     Target(workload="subscribe", factor=2e6),

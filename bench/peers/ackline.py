@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ackline.client import Client, Event, connect
+from bench.certificates import client_context, make_certificate
 from bench.data import bodies, crc_of, cycle
 from bench.latency import Latencies
 from bench.peer import Address, Job, Measured, Peer, Ready, check
@@ -27,9 +28,10 @@ peer = Peer(
         "`ackline-server` and `ackline.client` as they come; durability as the workload"
         " says, `synced` where it says nothing. Metrics are on."
     ),
+    tls=True,
 )
 
-_ADDRESS = re.compile(r"ackline://[^\s:]+:(\d+)")
+_ADDRESS = re.compile(r"acklines?://[^\s:]+:(\d+)")
 TOKEN_SIZE = 64
 
 
@@ -37,6 +39,12 @@ TOKEN_SIZE = 64
 async def serve(spec: Spec, job: Job, ready: Ready) -> None:
     """Run `ackline-server`."""
     durability = getattr(spec, "durability", "synced")
+    extra: dict[str, str] = {}
+    arguments: list[str] = []
+    if getattr(spec, "tls", False):
+        pem, ca = make_certificate(job.folder)
+        arguments.append(f"--tls-cert={pem}")
+        extra["ca"] = str(ca)
     server = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -47,13 +55,15 @@ async def serve(spec: Spec, job: Job, ready: Ready) -> None:
         f"--data-dir={job.folder / 'data'}",
         f"--durability={durability}",
         "--log-level=warning",
+        *arguments,
         stdout=asyncio.subprocess.PIPE,
     )
     try:
         assert server.stdout is not None
         async for line in server.stdout:
             if found := _ADDRESS.search(line.decode()):
-                await ready(Address(port=int(found[1]), pids=[server.pid]))
+                port = int(found[1])
+                await ready(Address(port=port, pids=[server.pid], extra=extra))
         await server.wait()
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -64,7 +74,7 @@ async def serve(spec: Spec, job: Job, ready: Ready) -> None:
 @peer.client(Upload)
 async def upload(spec: Upload, job: Job) -> Measured:
     """Upload the file."""
-    async with connect(_url(job)) as client:
+    async with connect(_url(job), tls=client_context(job)) as client:
         with job.clock:
             result = await _upload(spec, job, client)
     _check_upload(result, job)
@@ -93,7 +103,7 @@ async def subscribe(spec: Subscribe, job: Job) -> Measured:
     """Take the events of a generator one by one."""
     expected, count = bodies(spec.size), 0
     params = {"count": spec.events, "size": spec.size}
-    async with connect(_url(job)) as client:
+    async with connect(_url(job), tls=client_context(job)) as client:
         with job.clock:
             async with client.subscribe("sources/events", params=params) as stream:
                 async for event in stream:
@@ -155,7 +165,8 @@ async def mixed(spec: Mixed, job: Job) -> Measured:
 
 
 def _url(job: Job) -> str:
-    return f"ackline://{job.server.host}:{job.server.port}"
+    scheme = "acklines" if "ca" in job.server.extra else "ackline"
+    return f"{scheme}://{job.server.host}:{job.server.port}"
 
 
 def _upload(

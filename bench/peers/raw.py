@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import cast
 
 from ackline.proto.checksums import crc32c
+from bench.certificates import client_context, make_certificate, server_context
 from bench.data import bodies, crc_of, cycle
 from bench.latency import Latencies, due_body
 from bench.peer import Address, Job, Measured, Peer, Ready, check
-from bench.specs import Fetch, Many, Publish, Subscribe, Upload
+from bench.specs import Fetch, Many, Publish, Spec, Subscribe, Upload
 
 peer = Peer(
     title=f"raw uvloop {version('uvloop')} TCP",
@@ -29,6 +30,7 @@ peer = Peer(
         " it is acknowledged. Events are written in pieces of 64 KiB."
     ),
     options=("", "crc"),
+    tls=True,
     able=lambda spec: getattr(spec, "digest", "crc32c") == "crc32c",
 )
 
@@ -114,7 +116,7 @@ class Sender(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(high=0)
+        self.transport.set_write_buffer_limits(high=1, low=0)
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -174,14 +176,16 @@ async def serve_upload(spec: Upload, job: Job, ready: Ready) -> None:
             synced=spec.durability == "synced",
         )
 
-    await _listen(receiver, ready, {"path": str(path)})
+    await _listen(receiver, ready, spec, job, path)
 
 
 @peer.client(Upload)
 async def upload(spec: Upload, job: Job) -> Measured:
     """Send the file."""
     loop = asyncio.get_running_loop()
-    _, sender = await loop.create_connection(Sender, "127.0.0.1", job.server.port)
+    _, sender = await loop.create_connection(
+        Sender, "127.0.0.1", job.server.port, ssl=client_context(job)
+    )
     with job.clock:
         await sender.send(job.source, spec.chunk_size, crc=job.option == "crc")
     sender.transport.close()
@@ -205,7 +209,7 @@ async def serve_fetch(spec: Fetch, job: Job, ready: Ready) -> None:
         def connection_lost(self, error: Exception | None) -> None:
             self.sending.cancel()
 
-    await _listen(Serving, ready)
+    await _listen(Serving, ready, spec, job)
 
 
 @peer.client(Fetch)
@@ -318,7 +322,7 @@ async def serve_events(spec: Subscribe, job: Job, ready: Ready) -> None:
                     await self.writable.wait()
             self.transport.write(b"".join(parts))
 
-    await _listen(Serving, ready)
+    await _listen(Serving, ready, spec, job)
 
 
 @peer.client(Subscribe)
@@ -326,8 +330,10 @@ async def subscribe(spec: Subscribe, job: Job) -> Measured:
     """Take the events one by one."""
     loop = asyncio.get_running_loop()
     expected, count = bodies(spec.size), 0
+    made = await loop.create_connection(
+        Events, "127.0.0.1", job.server.port, ssl=client_context(job)
+    )
     with job.clock:
-        made = await loop.create_connection(Events, "127.0.0.1", job.server.port)
         async for _, number, body in made[1]:
             if number != count or body != expected[count % 1000]:
                 break
@@ -361,7 +367,7 @@ async def serve_publish(spec: Publish, job: Job, ready: Ready) -> None:
                     self.transport.write(ACK.pack(taken[-1][1] + 1))
             os.close(fd)
 
-    await _listen(Log, ready, {"path": str(path)})
+    await _listen(Log, ready, spec, job, path)
 
 
 @peer.client(Publish)
@@ -419,7 +425,7 @@ async def serve_many(spec: Many, job: Job, ready: Ready) -> None:
 
     producing = asyncio.ensure_future(produce())
     try:
-        await _listen(Serving, ready)
+        await _listen(Serving, ready, spec, job)
     finally:
         producing.cancel()
 
@@ -488,11 +494,21 @@ async def many(spec: Many, job: Job) -> Measured:
 async def _listen(
     protocol: Callable[[], asyncio.BaseProtocol],
     ready: Ready,
-    extra: dict[str, str] | None = None,
+    spec: Spec,
+    job: Job,
+    path: Path | None = None,
 ) -> None:
+    """Serve; `path` is where what comes is stored, for its check."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(protocol, "127.0.0.1", 0, backlog=4096)
+    extra = {} if path is None else {"path": str(path)}
+    context = None
+    if getattr(spec, "tls", False):
+        pem, ca = make_certificate(job.folder)
+        context, extra["ca"] = server_context(pem), str(ca)
+    server = await loop.create_server(
+        protocol, "127.0.0.1", 0, backlog=4096, ssl=context
+    )
     port = server.sockets[0].getsockname()[1]
-    await ready(Address(port=port, extra=dict(extra or {})))
+    await ready(Address(port=port, extra=extra))
     async with server:
         await server.serve_forever()
