@@ -51,7 +51,7 @@ demo: setup ## Run the demonstration
 	$(BIN)/python -m demo
 
 # Peers with an extra of their own; one that cannot be installed is skipped.
-PEERS := tuspy
+PEERS := mosquitto nats rabbitmq redis tuspy
 
 # Ackline and every peer whose packages and programs can be installed; about ten minutes.
 .PHONY: bench

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 __all__ = ["MODULES"]
 
-MODULES = ("ackline", "raw", "nginx", "tus_js", "tuspy", "websockets")
+MODULES = ("ackline", "raw", "nginx", "tus_js", "tuspy", "websockets", "picows", "redis")
 """In the order of the tables."""
