@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 from ackline.server.addresses import Address, ListenError
+from ackline.server.emitter import BufferFull, Emitter
+from ackline.server.events import Event
 from ackline.server.options import OptionError, Options
 from ackline.server.server import Server, Serving
 from ackline.server.sinks import CommittedObject
-from ackline.server.sources import Event
 
 __all__ = [
     "Address",
+    "BufferFull",
     "CommittedObject",
+    "Emitter",
     "Event",
     "ListenError",
     "OptionError",

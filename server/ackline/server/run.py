@@ -1,4 +1,4 @@
-"""One run: a source's generator, the buffer it writes into, and who reads that."""
+"""One run: a source at work, the buffer it writes into, and who reads that."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ackline.proto.feed import EventBuffer
 from ackline.proto.limits import MAX_EVENT
 from ackline.proto.messages import End, Intent, OutcomeKind, Resumes, clipped
 from ackline.server import outcomes
-from ackline.server.sources import Event
+from ackline.server.emitter import Emitter, SourceError
+from ackline.server.events import EVENT_COST, append_event, cost_of_room
 
 if TYPE_CHECKING:
     from ackline.proto.messages import Outcome, Value
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Cursor", "Run"]
 
 log = logging.getLogger(__name__)
-
-EVENT_COST = 128
-"""What an event costs beside its bytes, in bytes."""
 
 TURN = 96 * 2**10
 TURN_SECONDS = 0.001
@@ -57,6 +55,25 @@ class Run:
         outcome: once it has ended and that is recorded.
     """
 
+    __slots__ = (
+        "_cursors",
+        "_emitter",
+        "_finishing",
+        "_parameters",
+        "_producer",
+        "_room",
+        "_service",
+        "_timer",
+        "_why",
+        "buffer",
+        "created",
+        "generation",
+        "identity",
+        "outcome",
+        "run_id",
+        "source",
+    )
+
     def __init__(
         self,
         service: Service,
@@ -78,11 +95,11 @@ class Run:
             define=True,
         )
         self.outcome: Outcome | None = None
-        self.waiting_for_room = False
         self._service = service
         self._parameters = parameters
-        self._task: asyncio.Task[None] | None = None
-        self._producer: asyncio.Task[None] | None = None
+        self._emitter: Emitter | None = None
+        self._producer: asyncio.Future[None] | None = None
+        self._finishing: asyncio.Task[None] | None = None
         self._why: tuple[OutcomeKind, int, str] | None = None
         # By cursor: since when it is not attached, or None while it is.
         self._cursors: dict[Cursor, float | None] = {}
@@ -106,35 +123,49 @@ class Run:
         """Cursors on a connection now."""
         return sum(since is None for since in self._cursors.values())
 
+    @property
+    def waiting_for_room(self) -> bool:
+        """Whether it can produce no more until its consumers go on."""
+        if self._emitter is not None:
+            return self.active and self._emitter.full
+        return self._room is not None
+
     # Producing
 
     def start(self) -> None:
         """Begin to produce."""
-        self._producer = asyncio.ensure_future(self._produce())
-        self._task = self._service.tasks.spawn(self._run(), f"runs/{self.run_id}")
+        if self.source.pushes:
+            self._producer = self._push()
+        else:
+            self._producer = asyncio.ensure_future(self._produce())
+        self._producer.add_done_callback(self._produced)
+        log.info("runs/%s of %s started", self.run_id, self.source.name)
         self._watch_consumers()
 
     async def stop(self, kind: OutcomeKind, code: int, text: str) -> Outcome:
         """Cancel the generator, wait for it, and return the outcome that stands."""
-        assert self._task is not None
-        assert self._producer is not None
-        if self._why is None and not self._producer.done():
+        producer = self._producer
+        assert producer is not None
+        if self._why is None and not producer.done():
             self._why = (kind, code, text)
-            self._producer.cancel()
-        await asyncio.wait([self._task])
+            producer.cancel()
+        await asyncio.wait([producer])
+        if self._finishing is None:
+            await asyncio.sleep(0)  # `_produced` is about to be called
+        assert self._finishing is not None
+        await asyncio.wait([self._finishing])
         assert self.outcome is not None
         return self.outcome
 
-    async def _run(self) -> None:
-        """Produce, then record the outcome: only the former can be cancelled."""
-        log.info("runs/%s of %s started", self.run_id, self.source.name)
-        producer = self._producer
-        assert producer is not None
-        try:
-            await asyncio.wait([producer])
-        except asyncio.CancelledError:  # the server closes: the record is still made
-            producer.cancel()
-            await asyncio.wait([producer])
+    def _produced(self, producer: asyncio.Future[None]) -> None:
+        # No task waits for this: together with the producer's own, that was a fourth of
+        # the memory of an idle run.
+        self._finishing = self._service.tasks.spawn(
+            self._finish(producer), f"runs/{self.run_id}"
+        )
+
+    async def _finish(self, producer: asyncio.Future[None]) -> None:
+        """Record the outcome: only what comes before can be cancelled."""
         kind, code, text = OutcomeKind.COMPLETED, int(Code.OK), ""
         error = None if producer.cancelled() else producer.exception()
         if self._why is not None:
@@ -143,13 +174,27 @@ class Run:
             kind, code, text = OutcomeKind.FAILED, Code.PRODUCER_LOST, "it was stopped"
         elif error is not None:
             kind, code = OutcomeKind.FAILED, Code.SOURCE_FAILED
-            text = f"{type(error).__name__}: {error}"
+            named = (
+                "" if isinstance(error, SourceError) else f"{type(error).__name__}: "
+            )
+            text = f"{named}{error}"
         if error is not None:
             log.warning("runs/%s of %s", self.run_id, self.source.name, exc_info=error)
         await self._ended(kind, code, text)
 
+    def _push(self) -> asyncio.Future[None]:
+        """Hand out the emitter; return what is done when the run has ended."""
+        end = asyncio.get_running_loop().create_future()
+        self._emitter = Emitter(self.run_id, self.buffer, end)
+        try:
+            self.source.push(self._emitter, self._parameters)
+        except Exception as error:  # noqa: BLE001 - the run fails of it
+            if not end.done():
+                end.set_exception(error)
+        return end
+
     async def _produce(self) -> None:
-        generator = self.source.start(self._parameters)
+        generator = self.source.generate(self._parameters)
         buffer, append = self.buffer, self.buffer.tail.append
         # What is left until the next look at the clock, and of the turn after that.
         left, turn, due = 0, self._turn(), perf_counter() + TURN_SECONDS
@@ -165,7 +210,7 @@ class Run:
                     if buffer.idle:
                         buffer.wake()
                 else:
-                    left -= self._append(item)
+                    left -= append_event(buffer, item)
                 if left > 0:
                     continue
                 turn += left
@@ -180,43 +225,16 @@ class Run:
             await generator.aclose()
 
     def _turn(self) -> int:
-        """Return what may be produced now, in bytes and `EVENT_COST`s."""
-        events, size = self.buffer.room()
-        return min(TURN, events * EVENT_COST, size)
-
-    def _append(self, item: object) -> int:
-        """Append anything that can be an event, and return what it costs.
-
-        Raises:
-            TypeError: it is nothing that can be an event.
-            ValueError: it is too large, or its kind cannot be one.
-        """
-        kind, data = "", item
-        if isinstance(item, Event):
-            kind, data = item.kind, item.data
-        if isinstance(data, str):
-            data = data.encode()
-        if not isinstance(data, bytes):
-            raise TypeError(
-                f"a source yields bytes, str or Event, not {type(data).__name__}"
-            )
-        if len(data) > MAX_EVENT:
-            raise ValueError(
-                f"an event of {len(data)} bytes; the largest has {MAX_EVENT}: yield it"
-                " in parts"
-            )
-        self.buffer.append(data, self.buffer.define(kind) if kind else 0)
-        return len(data) + EVENT_COST
+        """Return what may be produced in one turn, in bytes and `EVENT_COST`s."""
+        return min(TURN, cost_of_room(self.buffer))
 
     async def _wait_for_room(self) -> None:
-        self.waiting_for_room = True
         try:
             while self.buffer.full:
                 self._room = asyncio.get_running_loop().create_future()
                 self.buffer.on_room(self._has_room)
                 await self._room
         finally:
-            self.waiting_for_room = False
             self._room = None
 
     def _has_room(self) -> None:

@@ -99,11 +99,15 @@ class Server:
     def source(
         self, name: str, *, resumes: Literal["replay", "none"] = "replay"
     ) -> Callable[[F], F]:
-        """Register an async generator function as `sources/NAME`.
+        """Register a function as `sources/NAME`, called for each run.
 
-        It is called with the client's parameters as keyword arguments and yields
-        bytes, str or `Event`. Cancelling the run cancels the generator; its `finally`
-        runs, and is waited for.
+        An async generator function is called with the client's parameters as keyword
+        arguments and yields bytes, str or `Event`. Cancelling the run cancels the
+        generator; its `finally` runs, and is waited for.
+
+        A plain function gets an `Emitter` before these, keeps it where events come
+        from, and returns: a run then has no code of its own that would have to be
+        woken, so one producer can feed thousands.
 
         Args:
             name: what clients subscribe to.
@@ -111,8 +115,8 @@ class Server:
                 reconnects; `none`: a run ends when its last consumer disconnects.
 
         Raises:
-            ValueError: the name is taken or cannot be one, or the function is no async
-                generator function.
+            ValueError: the name is taken or cannot be one, or the function is neither
+                of the two.
         """
 
         def register(function: F) -> F:

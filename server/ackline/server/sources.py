@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from ackline.proto.errors import Code
@@ -14,28 +13,14 @@ from ackline.server.refusals import Refusal
 
 if TYPE_CHECKING:
     from ackline.proto.messages import Value
+    from ackline.server.emitter import Emitter
 
-__all__ = ["Event", "Item", "Source", "SourceFunction"]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An event with a kind, for a source to yield.
-
-    Attributes:
-        data: the body; str is sent as UTF-8.
-        kind: its name; the empty one is that of plain bytes and str.
-    """
-
-    data: bytes | str
-    kind: str = ""
+__all__ = ["Source", "SourceFunction"]
 
 
-Item: TypeAlias = bytes | str | Event
-"""What a source yields."""
-
-SourceFunction: TypeAlias = Callable[..., AsyncIterator[Any]]
-"""An async generator function, whichever of its two types it is annotated with."""
+SourceFunction: TypeAlias = Callable[..., AsyncIterator[Any]] | Callable[..., None]
+"""An async generator function, whichever of its two types it is annotated with, or a
+plain function that takes an `Emitter`."""
 
 _RESUMES = {"replay": Resumes.REPLAY, "none": Resumes.NONE}
 
@@ -45,14 +30,17 @@ class Source:
 
     Args:
         name: `sources/NAME` for clients.
-        function: an async generator function; the client's parameters are its keyword
-            arguments.
+        function: an async generator function, or a plain function whose first argument
+            is an `Emitter`; the client's parameters are its keyword arguments.
         resumes: `replay`: what was produced is kept and sent again; `none`: a run ends
             when its consumers disconnect.
 
     Raises:
-        ValueError: the name cannot be one, `function` is no async generator function,
-            or `resumes` is not offered.
+        ValueError: the name cannot be one, `function` is neither of the two, or
+            `resumes` is not offered.
+
+    Attributes:
+        pushes: whether the function takes an `Emitter`.
     """
 
     def __init__(
@@ -61,17 +49,18 @@ class Source:
         fault = name_fault(name)
         if fault:
             raise ValueError(f"{name!r} cannot name a source: {fault}")
-        if not inspect.isasyncgenfunction(function):
+        self._signature = inspect.signature(function)
+        self.pushes = not inspect.isasyncgenfunction(function)
+        if self.pushes and not self._takes_emitter(function):
             raise ValueError(
-                f"source {name!r} must be an async generator function: `async def`"
-                " with `yield`"
+                f"source {name!r} must be an async generator function (`async def` with"
+                " `yield`), or a plain function whose first argument is an Emitter"
             )
         if resumes not in _RESUMES:
             raise ValueError(f"resumes={resumes!r} is not one of {', '.join(_RESUMES)}")
         self.name = name
         self.resumes = _RESUMES[resumes]
         self._function = function
-        self._signature = inspect.signature(function)
 
     def check(self, parameters: dict[str, Value]) -> None:
         """Check that the function can be called so, without calling it.
@@ -80,17 +69,32 @@ class Source:
             Refusal: a parameter is unknown or missing.
         """
         try:
-            self._signature.bind(**parameters)
+            self._signature.bind(*([None] if self.pushes else []), **parameters)
         except TypeError as error:
             raise Refusal(
                 Code.INVALID_ARGUMENT,
                 f"source {self.name!r} takes {self._described()}: {error}",
             ) from None
 
-    def start(self, parameters: dict[str, Value]) -> AsyncGenerator[Any, None]:
-        """Begin to produce."""
+    def generate(self, parameters: dict[str, Value]) -> AsyncGenerator[Any, None]:
+        """Begin to produce, with a generator."""
         return cast("AsyncGenerator[Any, None]", self._function(**parameters))
+
+    def push(self, emitter: Emitter, parameters: dict[str, Value]) -> None:
+        """Begin to produce, into an emitter."""
+        self._function(emitter, **parameters)
 
     def _described(self) -> str:
         names = [str(each) for each in self._signature.parameters.values()]
+        if self.pushes:
+            del names[0]
         return f"({', '.join(names)})"
+
+    def _takes_emitter(self, function: SourceFunction) -> bool:
+        first = next(iter(self._signature.parameters.values()), None)
+        return (
+            first is not None
+            and first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD)
+            and not inspect.iscoroutinefunction(function)
+            and not inspect.isgeneratorfunction(function)
+        )
