@@ -16,7 +16,7 @@ from bench.report import markdown, quantity
 from bench.results import Result, write
 from bench.runner import Contender, Failure, Runner, contenders
 from bench.specs import Spec
-from bench.workloads import SCALE, VARIED, WORKLOADS
+from bench.workloads import HEADLINES, SCALE, VARIED, WORKLOADS
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -53,7 +53,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    names = ["all", *WORKLOADS, *(f"scale-{name}" for name in SCALE)]
+    names = ["headlines", "all", *WORKLOADS, *(f"scale-{name}" for name in SCALE)]
     parser.add_argument(
         "workload", choices=names, metavar="WORKLOAD", help=", ".join(names)
     )
@@ -71,6 +71,8 @@ def _options() -> argparse.Namespace:
 
 
 def _specs(workload: str) -> list[Spec]:
+    if workload == "headlines":
+        return list(HEADLINES)
     if workload == "all":
         return [spec for specs in WORKLOADS.values() for spec in specs]
     if workload.startswith("scale-"):
@@ -90,7 +92,7 @@ def _measure(
     broken: set[str] = set()
     for repetition in range(repetitions):
         for contender in able:
-            if contender.name in broken or not contender.peer.does(spec):
+            if contender.name in broken or not contender.does(spec):
                 continue
             try:
                 result = runner.run(contender, spec, repetition)

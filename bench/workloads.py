@@ -23,7 +23,7 @@ from bench.specs import (
 if TYPE_CHECKING:
     from bench.results import Row
 
-__all__ = ["SCALE", "TARGETS", "VARIED", "WORKLOADS", "Target", "verdicts"]
+__all__ = ["HEADLINES", "SCALE", "TARGETS", "VARIED", "WORKLOADS", "Target", "verdicts"]
 
 SLOW = Mixed(bulk="fetch", size=24 << 20, link="slow")
 
@@ -60,6 +60,25 @@ WORKLOADS: Mapping[str, tuple[Spec, ...]] = {
     "tls": (Upload(tls=True), Subscribe(tls=True)),
     "resume": (Resume(), Resume(what="streams")),
 }
+
+HEADLINES: tuple[Spec, ...] = (
+    Upload(),
+    Upload(folder="disk", durability="synced"),
+    Fetch(),
+    Subscribe(),
+    Publish(),
+    Many(seconds=4.0),
+    Fanout(seconds=4.0),
+    Mixed(tokens=False),
+    Mixed(),
+    Mixed(bulk="fetch", tokens=False),
+    Mixed(bulk="fetch"),
+    Idle(),
+    Resume(),
+    Resume(what="streams"),
+    Upload(tls=True),
+)
+"""What `make bench` measures; all variants take about an hour."""
 
 SCALE: Mapping[str, tuple[Spec, ...]] = {
     "chunk_size": tuple(
