@@ -20,12 +20,13 @@ from ackline.proto.batches import (
     merge,
 )
 from ackline.proto.kinds import KindTable
-from ackline.proto.proofs import ProofSum
+from ackline.proto.proofs import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ackline.proto.messages import End
+    from ackline.proto.proofs import ProofSum
 
 __all__ = ["EventBuffer", "EventFeed"]
 
@@ -37,12 +38,19 @@ each of encode, CRC and write are nothing beside it."""
 SMALL_BATCH = 4 * 2**10
 """A reader that is behind gets neighbours below this size merged into one frame."""
 
+_UNNAMED = KindTable()
+"""What all buffers share that have no kinds yet: a run keeps 200 bytes less for it."""
+
 
 class EventFeed(Protocol):
     """A sequence of events that senders read at their own positions."""
 
     generation: int
-    kinds: KindTable
+
+    @property
+    def kinds(self) -> KindTable:
+        """The names of kinds so far."""
+        ...
 
     @property
     def first_id(self) -> int:
@@ -107,6 +115,31 @@ class EventBuffer:
         idle: whether a reader found nothing and waits to be woken.
     """
 
+    __slots__ = (
+        "_batches",
+        "_below",
+        "_bytes",
+        "_counted",
+        "_define",
+        "_definitions",
+        "_first",
+        "_keep",
+        "_kinds",
+        "_max_bytes",
+        "_max_events",
+        "_sealed",
+        "_starts",
+        "_sums",
+        "_tail_bytes",
+        "_watchers",
+        "end",
+        "floor",
+        "generation",
+        "idle",
+        "kinds",
+        "tail",
+    )
+
     def __init__(
         self,
         *,
@@ -120,20 +153,17 @@ class EventBuffer:
         define: bool = False,
     ) -> None:
         self.generation = generation
-        self.kinds = KindTable() if kinds is None else kinds
+        self.kinds = _UNNAMED if kinds is None else kinds
         self.end: End | None = None
         self.floor = start
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._keep = keep
-        # Less than all: a batch comes for every one that goes, and if it had to fit
-        # the same room each would be smaller than the one before.
-        self._kept = (max_events - max_events // 16, max_bytes - max_bytes // 16)
         self._define = define
         self._starts: list[int] = []
         self._batches: list[Batch] = []
         if sums is None and start == 0:
-            sums = ProofSum()
+            sums = NOTHING
         self._sums: list[ProofSum] = [] if sums is None else [sums]
         self._bytes = 0
         self._first = self._sealed = start
@@ -143,7 +173,7 @@ class EventBuffer:
         # is not 0.
         self._counted = self._tail_bytes = 0
         self._kinds = bytearray()
-        self._definitions: list[bytes] = []
+        self._definitions: tuple[bytes, ...] = ()
         self._watchers: dict[Callable[[], None], None] = {}
         self._below: Callable[[], None] | None = None
 
@@ -216,10 +246,12 @@ class EventBuffer:
         number = self.kinds.number_of(name)
         if number is not None:
             return number
+        if self.kinds is _UNNAMED:
+            self.kinds = KindTable()
         number = self.kinds.define(name)
         if self._define:
             self._seal()
-            self._definitions.append(kind_definition(number, name))
+            self._definitions += (kind_definition(number, name),)
         return number
 
     def finish(self, end: End) -> None:
@@ -308,7 +340,7 @@ class EventBuffer:
         self._kinds = bytearray()
         if self._definitions:  # with the first event that may need them
             entries = [(DEFINITION_KIND, body) for body in self._definitions]
-            self._definitions = []
+            self._definitions = ()
             entries.append((kinds[0] if kinds else 0, bodies[0]))
             self._keep_batch(encode_entries(self._sealed, entries))
             bodies, kinds = bodies[1:], kinds and kinds[1:]
@@ -361,9 +393,13 @@ class EventBuffer:
 
     def _trim(self) -> None:
         cut = 0
+        # Less than all: a batch comes for every one that goes, and if it had to fit
+        # the same room each would be smaller than the one before.
+        events = self._max_events - self._max_events // 16
+        size = self._max_bytes - self._max_bytes // 16
         for batch in self._batches:
             if batch.next_id > self.floor or (
-                self._keep and not self._holds(*self._kept)
+                self._keep and not self._holds(events, size)
             ):
                 break
             cut += 1

@@ -137,7 +137,9 @@ class Run:
         if self.source.pushes:
             self._producer = self._push()
         else:
-            self._producer = asyncio.ensure_future(self._produce())
+            self._producer = asyncio.get_running_loop().create_task(
+                self._produce(), name=self.run_id
+            )
         self._producer.add_done_callback(self._produced)
         log.info("runs/%s of %s started", self.run_id, self.source.name)
         self._watch_consumers()

@@ -29,14 +29,18 @@ class RunFeed:
         gaps: whether events that are not retained are told as a gap.
     """
 
-    __slots__ = ("_buffer", "_gaps", "_reader", "generation", "kinds")
+    __slots__ = ("_buffer", "_gaps", "_reader", "generation")
 
     def __init__(self, buffer: EventBuffer, reader: FeedReader, *, gaps: bool) -> None:
         self.generation = buffer.generation
-        self.kinds: KindTable = buffer.kinds
         self._buffer = buffer
         self._reader = reader
         self._gaps = gaps
+
+    @property
+    def kinds(self) -> KindTable:
+        """The names of kinds so far."""
+        return self._buffer.kinds
 
     @property
     def first_id(self) -> int:
