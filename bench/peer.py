@@ -140,6 +140,7 @@ class Peer:
         programs: that must be installed, with the Debian or npm package that has them.
         folders: that must exist, with the command that makes them.
         options: variants of it, such as `crc` of `raw`, measured as `raw-crc`.
+        only: the workloads that an option is for, where it is not for all.
         uvloop: whether its processes run uvloop.
         tls: whether its roles speak TLS where the spec asks for it.
         able: whether a measurement makes sense for it.
@@ -151,6 +152,7 @@ class Peer:
     programs: dict[str, str] = field(default_factory=dict)
     folders: dict[Path, str] = field(default_factory=dict)
     options: tuple[str, ...] = ("",)
+    only: dict[str, tuple[type, ...]] = field(default_factory=dict)
     uvloop: bool = True
     tls: bool = False
     able: Callable[[Spec], bool] = lambda _: True
@@ -205,9 +207,11 @@ class Peer:
         ]
         return ", ".join(lacking)
 
-    def does(self, spec: Spec) -> bool:
+    def does(self, spec: Spec, option: str = "") -> bool:
         """Tell whether it has roles for a workload."""
-        roles = type(spec) in self.servers and type(spec) in self.clients
+        kind = type(spec)
+        roles = kind in self.servers and kind in self.clients
+        roles = roles and kind in self.only.get(option, (kind,))
         tls = getattr(spec, "tls", False)
         return roles and (self.tls or not tls) and self.able(spec)
 

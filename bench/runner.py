@@ -45,6 +45,10 @@ class Contender:
         self.module, self.option, self.peer = module, option, peer
         self.name = f"{module}-{option}" if option else module
 
+    def does(self, spec: Spec) -> bool:
+        """Tell whether it has roles for a workload."""
+        return self.peer.does(spec, self.option)
+
 
 def contenders(names: list[str]) -> tuple[list[Contender], dict[str, str]]:
     """Return those that can run here, and why the others cannot.
