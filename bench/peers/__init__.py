@@ -4,5 +4,14 @@ from __future__ import annotations
 
 __all__ = ["MODULES"]
 
-MODULES = ("ackline", "raw", "nginx", "tus_js", "tuspy", "websockets", "picows", "redis")
+MODULES = (
+    "ackline",
+    "raw",
+    "nginx",
+    "tus_js",
+    "tuspy",
+    "websockets",
+    "picows",
+    "redis",
+)
 """In the order of the tables."""
