@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.cut_link import DELAY
 from bench.slow_link import SLOW_DELAY
 from bench.specs import (
     Fanout,
@@ -214,6 +215,21 @@ TARGETS = (
         least=False,
     ),
     Target(workload="mixed", variant=SLOW.variant, figure="link_use", factor=0.95),
+    # A round trip, and 10 ms.
+    Target(
+        workload="resume",
+        variant=Resume().variant,
+        figure="first_unit_ms",
+        factor=(2 * DELAY + 0.010) * 1e3,
+        least=False,
+    ),
+    Target(
+        workload="resume",
+        variant=Resume(what="streams").variant,
+        figure="resumed_ms",
+        factor=200.0,
+        least=False,
+    ),
     Target(
         workload="idle",
         variant=Idle().variant,

@@ -120,6 +120,41 @@ async def test_bytes_pass_unchanged_in_both_directions() -> None:
     )
 
 
+async def test_an_observer_sees_connections_and_what_enters() -> None:
+    class Seeing:
+        def __init__(self) -> None:
+            self.connections: list[int] = []
+            self.bytes: dict[tuple[int, Direction], bytes] = {}
+
+        def accepted(self, connection: int) -> None:
+            self.connections.append(connection)
+
+        def entered(
+            self, connection: int, direction: Direction, data: memoryview
+        ) -> None:
+            key = connection, direction
+            self.bytes[key] = self.bytes.get(key, b"") + data
+
+    seeing = Seeing()
+    options = LinkOptions(to_client=Way(flip_at=(0,)))
+    async with (
+        Sink(echo=True) as sink,
+        Link(target_port=sink.port, options=options, observer=seeing) as link,
+    ):
+        for sent in (b"first", b"second"):
+            reader, writer = await connected(link)
+            writer.write(sent)
+            await reader.readexactly(len(sent))
+            await closed(writer)
+    assert seeing.connections == [0, 1]
+    assert seeing.bytes == {
+        (0, Direction.TO_SERVER): b"first",
+        (0, Direction.TO_CLIENT): b"first",
+        (1, Direction.TO_SERVER): b"second",
+        (1, Direction.TO_CLIENT): b"second",
+    }
+
+
 async def test_end_of_one_direction_leaves_the_other_open() -> None:
     async def answer(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter

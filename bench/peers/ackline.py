@@ -14,8 +14,9 @@ from bench.certificates import client_context, make_certificate
 from bench.data import bodies, crc_of, cycle
 from bench.latency import Latencies
 from bench.peer import Address, Job, Measured, Peer, Ready, check
+from bench.peers.ackline_resume import resume
 from bench.slow_link import SLOW_RATE, received
-from bench.specs import Fetch, Many, Mixed, Publish, Spec, Subscribe, Upload
+from bench.specs import Fetch, Many, Mixed, Publish, Resume, Spec, Subscribe, Upload
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -31,11 +32,13 @@ peer = Peer(
     tls=True,
 )
 
+peer.client(Resume)(resume)
+
 _ADDRESS = re.compile(r"acklines?://[^\s:]+:(\d+)")
 TOKEN_SIZE = 64
 
 
-@peer.server(Upload, Fetch, Subscribe, Publish, Many, Mixed)
+@peer.server(Upload, Fetch, Subscribe, Publish, Many, Mixed, Resume)
 async def serve(spec: Spec, job: Job, ready: Ready) -> None:
     """Run `ackline-server`."""
     durability = getattr(spec, "durability", "synced")

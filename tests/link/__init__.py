@@ -21,6 +21,6 @@ was said: a FIN as a FIN, a reset as a reset.
 from __future__ import annotations
 
 from tests.link.links import Link
-from tests.link.options import Counters, CutMode, Direction, LinkOptions, Way
+from tests.link.options import Counters, CutMode, Direction, LinkOptions, Observer, Way
 
-__all__ = ["Counters", "CutMode", "Direction", "Link", "LinkOptions", "Way"]
+__all__ = ["Counters", "CutMode", "Direction", "Link", "LinkOptions", "Observer", "Way"]

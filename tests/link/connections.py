@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.link.options import CutMode, Direction, LinkOptions
@@ -14,6 +15,8 @@ from tests.link.paths import BUFFER, PATIENCE, CutReachedError, Lane, Path, shut
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from random import Random
+
+    from tests.link.options import Observer
 
 __all__ = ["Connection"]
 
@@ -32,12 +35,15 @@ class Connection:
         lanes: Mapping[Direction, Lane],
         randomness: Random,
         on_cut: Callable[[], None],
+        observer: Observer | None,
     ) -> None:
         self.ended = asyncio.Event()
         self._client = client
         self._server = server
         self._target = target
         self._on_cut = on_cut
+        self._number = number
+        self._observer = observer
         loop = asyncio.get_running_loop()
         self._request: asyncio.Future[CutMode] = loop.create_future()
         self._paths = [
@@ -49,6 +55,7 @@ class Connection:
                 way=options.way(direction),
                 lane=lanes[direction],
                 randomness=randomness,
+                observe=partial(self._observe, direction),
             )
             for direction, source, destination in (
                 (Direction.TO_SERVER, client, server),
@@ -82,6 +89,10 @@ class Connection:
             self._client.close()
             self._server.close()
             self.ended.set()
+
+    def _observe(self, direction: Direction, data: memoryview) -> None:
+        if self._observer is not None:
+            self._observer.entered(self._number, direction, data)
 
     async def _requested(self) -> None:
         raise CutReachedError(await self._request)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from tests.link.connections import Connection
 from tests.link.options import BOTH, Counters, CutMode, Direction, LinkOptions
 from tests.link.paths import Lane
+
+if TYPE_CHECKING:
+    from tests.link.options import Observer
 
 __all__ = ["Link"]
 
@@ -30,12 +33,14 @@ class Link:
         host: str = "127.0.0.1",
         port: int = 0,
         options: LinkOptions | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.target_host = target_host
         self.target_port = target_port
         self.host = host
         self.port = port
         self.options = options or LinkOptions()
+        self._observer = observer
         self._random = random.Random(self.options.seed)
         self._lanes = {way: Lane(self.options.way(way)) for way in BOTH}
         self._accepted = 0
@@ -186,7 +191,10 @@ class Link:
             lanes=self._lanes,
             randomness=self._random,
             on_cut=self._count_cut,
+            observer=self._observer,
         )
+        if self._observer is not None:
+            self._observer.accepted(self._accepted)
         self._accepted += 1
         task = asyncio.get_running_loop().create_task(connection.run())
         self._connections[connection] = task

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol
 
-__all__ = ["BOTH", "Counters", "CutMode", "Direction", "LinkOptions", "Way"]
+__all__ = [
+    "BOTH",
+    "Counters",
+    "CutMode",
+    "Direction",
+    "LinkOptions",
+    "Observer",
+    "Way",
+]
 
 
 class Direction(Enum):
@@ -90,6 +99,16 @@ class LinkOptions:
     def way(self, direction: Direction) -> Way:
         """Return how a direction behaves."""
         return self.to_server if direction is Direction.TO_SERVER else self.to_client
+
+
+class Observer(Protocol):
+    """Sees what enters a link. Connections are counted from 0."""
+
+    def accepted(self, connection: int) -> None:
+        """Take note of a connection."""
+
+    def entered(self, connection: int, direction: Direction, data: memoryview) -> None:
+        """Take note of bytes, before they are delayed, cut or flipped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from termios import TIOCOUTQ
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
     from tests.link.options import CutMode, LinkOptions, Way
@@ -77,7 +78,9 @@ class Path:
         way: Way,
         lane: Lane,
         randomness: Random,
+        observe: Callable[[memoryview], None],
     ) -> None:
+        self._observe = observe
         self._options = options
         self._way = way
         self._lane = lane
@@ -157,12 +160,14 @@ class Path:
 
     async def _receive(self, view: memoryview) -> int:
         try:
-            return await self._loop.sock_recv_into(self._source, view)
+            received = await self._loop.sock_recv_into(self._source, view)
         except OSError:
             if self._is_blackhole():
                 self._blackhole = True
                 return 0
             raise
+        self._observe(view[:received])
+        return received
 
     def _is_blackhole(self) -> bool:
         point = self._way.blackhole_at
