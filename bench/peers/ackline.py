@@ -15,8 +15,19 @@ from bench.data import bodies, crc_of, cycle
 from bench.latency import Latencies
 from bench.peer import Address, Job, Measured, Peer, Ready, check
 from bench.peers.ackline_resume import resume
+from bench.peers.ackline_streams import fanout, many
 from bench.slow_link import SLOW_RATE, received
-from bench.specs import Fetch, Many, Mixed, Publish, Resume, Spec, Subscribe, Upload
+from bench.specs import (
+    Fanout,
+    Fetch,
+    Many,
+    Mixed,
+    Publish,
+    Resume,
+    Spec,
+    Subscribe,
+    Upload,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -32,13 +43,15 @@ peer = Peer(
     tls=True,
 )
 
+peer.client(Many)(many)
+peer.client(Fanout)(fanout)
 peer.client(Resume)(resume)
 
 _ADDRESS = re.compile(r"acklines?://[^\s:]+:(\d+)")
 TOKEN_SIZE = 64
 
 
-@peer.server(Upload, Fetch, Subscribe, Publish, Many, Mixed, Resume)
+@peer.server(Upload, Fetch, Subscribe, Publish, Many, Fanout, Mixed, Resume)
 async def serve(spec: Spec, job: Job, ready: Ready) -> None:
     """Run `ackline-server`."""
     durability = getattr(spec, "durability", "synced")

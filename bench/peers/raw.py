@@ -20,7 +20,7 @@ from bench.certificates import client_context, make_certificate, server_context
 from bench.data import bodies, crc_of, cycle
 from bench.latency import Latencies, due_body
 from bench.peer import Address, Job, Measured, Peer, Ready, check
-from bench.specs import Fetch, Many, Publish, Spec, Subscribe, Upload
+from bench.specs import Fanout, Fetch, Many, Publish, Spec, Subscribe, Upload
 
 peer = Peer(
     title=f"raw uvloop {version('uvloop')} TCP",
@@ -487,6 +487,74 @@ async def many(spec: Many, job: Job) -> Measured:
     return Measured(
         units=events * spec.streams,
         checked="number and order on every stream",
+        latency=latencies.summary(),
+    )
+
+
+# One log, many subscribers
+
+
+@peer.server(Fanout)
+async def serve_fanout(spec: Fanout, job: Job, ready: Ready) -> None:
+    """Send what comes on one connection to all others."""
+    subscribers: set[Events] = set()
+
+    class Serving(Events):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            subscribers.add(self)
+
+        def buffer_updated(self, nbytes: int) -> None:
+            subscribers.discard(self)  # it is who publishes
+            super().buffer_updated(nbytes)
+            taken, self.taken = self.taken, []
+            if taken:
+                frames = [_frame(0, n, body, crc=crc) for _, n, body in taken]
+                data = b"".join(frames)
+                for subscriber in subscribers:
+                    subscriber.transport.write(data)
+
+    crc = job.option == "crc"
+    await _listen(Serving, ready, spec, job)
+
+
+@peer.client(Fanout)
+async def fanout(spec: Fanout, job: Job) -> Measured:
+    """Publish on one connection; take what comes on the others."""
+    loop = asyncio.get_running_loop()
+    latencies, events = Latencies(), int(spec.seconds * spec.rate)
+    crc = job.option == "crc"
+
+    async def consume(connection: Events) -> None:
+        expected = 0
+        async for _, number, body in connection:
+            latencies.take(body)
+            check(number == expected, f"event {expected} is missing")
+            expected += 1
+            if expected == events:
+                return
+
+    async def produce(transport: asyncio.Transport) -> None:
+        start = time.monotonic() + 0.2
+        for number in range(events):
+            due = start + number / spec.rate
+            await asyncio.sleep(due - time.monotonic())
+            transport.write(_frame(0, number, due_body(due, spec.size), crc=crc))
+
+    connections = []
+    for _ in range(1 + spec.subscribers):
+        made = await loop.create_connection(Events, "127.0.0.1", job.server.port)
+        connections.append(made[1])
+    publisher, *subscribers = connections
+    with job.clock:
+        await asyncio.gather(
+            produce(publisher.transport), *(consume(each) for each in subscribers)
+        )
+    for connection in connections:
+        connection.transport.close()
+    return Measured(
+        units=events * spec.subscribers,
+        checked="number and order at every subscriber",
         latency=latencies.summary(),
     )
 

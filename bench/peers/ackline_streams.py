@@ -1,0 +1,105 @@
+"""Ackline with many streams, and with many subscribers of one log."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from ackline.client import Client, Event, connect
+from bench.latency import Latencies, due_body
+from bench.peer import Job, Measured, check
+
+if TYPE_CHECKING:
+    from ackline.client import Subscription
+    from bench.specs import Fanout, Many
+
+__all__ = ["fanout", "many"]
+
+
+async def many(spec: Many, job: Job) -> Measured:
+    """Consume each stream with a task of its own, as a program with many users does."""
+    latencies, events = Latencies(), int(spec.seconds * spec.rate)
+    source = "pushed" if spec.producers == "one" else "each"
+    async with AsyncExitStack() as stack:
+        clients = await _clients(stack, job, spec.connections)
+        streams: list[Subscription] = []
+        for number in range(spec.streams):
+            subscription = clients[number % spec.connections].subscribe(
+                f"sources/{source}",
+                params={
+                    "number": number,
+                    "streams": spec.streams,
+                    "rate": spec.rate,
+                    "size": spec.size,
+                    "seconds": spec.seconds,
+                },
+            )
+            streams.append(await stack.enter_async_context(subscription))
+        with job.clock:
+            await asyncio.gather(
+                *(_consume(stream, latencies, 0, events) for stream in streams)
+            )
+        for stream in streams:
+            async for event in stream:
+                check(False, f"event {event.id} is one too many")
+    check(len(latencies.seconds) == events * spec.streams, "events are missing")
+    return Measured(
+        units=events * spec.streams,
+        checked="id and order on every stream, and that each ended",
+        latency=latencies.summary(),
+    )
+
+
+async def fanout(spec: Fanout, job: Job) -> Measured:
+    """Publish on one connection, consume on many."""
+    latencies, events = Latencies(), int(spec.seconds * spec.rate)
+    async with AsyncExitStack() as stack:
+        source, *clients = await _clients(stack, job, 1 + spec.subscribers)
+        publisher = await stack.enter_async_context(source.publish("log"))
+        await publisher.send(b"the log is there")
+        await publisher.flush()
+        streams = [
+            await stack.enter_async_context(client.subscribe("logs/log", start=1))
+            for client in clients
+        ]
+
+        async def produce() -> None:
+            start = time.monotonic() + 0.2
+            for number in range(events):
+                due = start + number / spec.rate
+                await asyncio.sleep(due - time.monotonic())
+                await publisher.send(due_body(due, spec.size))
+
+        with job.clock:
+            await asyncio.gather(
+                produce(),
+                *(_consume(stream, latencies, 1, events) for stream in streams),
+            )
+    return Measured(
+        units=events * spec.subscribers,
+        checked="id and order at every subscriber",
+        latency=latencies.summary(),
+    )
+
+
+async def _consume(
+    stream: Subscription, latencies: Latencies, first: int, events: int
+) -> None:
+    """Take `events` events, the first of which has the id `first`."""
+    expected, end, take = first, first + events, latencies.take
+    async for event in stream:
+        assert isinstance(event, Event)
+        take(event.data)
+        if event.id != expected:
+            break
+        expected += 1
+        if expected == end:
+            break
+    check(expected == end, f"event {expected} is missing")
+
+
+async def _clients(stack: AsyncExitStack, job: Job, count: int) -> list[Client]:
+    url = f"ackline://127.0.0.1:{job.server.port}"
+    return [await stack.enter_async_context(connect(url)) for _ in range(count)]
