@@ -51,7 +51,7 @@ demo: setup ## Run the demonstration
 	$(BIN)/python -m demo
 
 # Peers with an extra of their own; one that cannot be installed is skipped.
-PEERS := mosquitto nats rabbitmq redis tuspy
+PEERS := grpc mosquitto nats picows rabbitmq redis sse tuspy websockets
 
 # Ackline and every peer whose packages and programs can be installed; about ten minutes.
 .PHONY: bench
@@ -60,7 +60,7 @@ bench: setup ## Measure Ackline beside its peers
 	-@for extra in $(PEERS); do $(BIN)/python -m pip install -qq \
 	    --disable-pip-version-check -e ".[bench-$$extra]" || echo "without $$extra"; done
 	-@npm install --silent --no-package-lock --prefix bench/peers/tus
-	$(BIN)/python -m bench all
+	$(BIN)/python -m bench headlines
 
 .PHONY: clean
 clean: ## Remove .venv, caches and reports

@@ -12,6 +12,8 @@ MODULES = (
     "tuspy",
     "websockets",
     "picows",
+    "sse",
+    "grpc",
     "redis",
 )
 """In the order of the tables."""
