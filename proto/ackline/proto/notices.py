@@ -3,12 +3,16 @@
 A notice is passed to the `notify` function of its connection or stream at once, while
 a frame is taken or a timer handled; whoever gets it must not call back into the
 reader.
+
+They are structs, which are defined in a tenth of the time that as many dataclasses take
+of the import.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from ackline.proto.messages import (
@@ -67,15 +71,13 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class HelloReceived:
+class HelloReceived(Struct, frozen=True):
     """Server: a client says who it is; answer with `welcome()` or `fail()`."""
 
     hello: Hello
 
 
-@dataclass(frozen=True, slots=True)
-class ResumeReceived:
+class ResumeReceived(Struct, frozen=True):
     """Server: a client wants its session back; answer with `resumed()`."""
 
     session_id: str
@@ -83,30 +85,26 @@ class ResumeReceived:
     streams: list[ResumeStream]
 
 
-@dataclass(frozen=True, slots=True)
-class SessionConfirmed:
+class SessionConfirmed(Struct, frozen=True):
     """Server: the client has stored the successor token."""
 
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Welcomed:
+class Welcomed(Struct, frozen=True):
     """Client: the server's limits are known."""
 
     welcome: Welcome
 
 
-@dataclass(frozen=True, slots=True)
-class SessionResumed:
+class SessionResumed(Struct, frozen=True):
     """Client: RESUMED came; `code` is not 0 if nothing was resumed."""
 
     code: int
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionFailed:
+class ConnectionFailed(Struct, frozen=True):
     """The connection is over: by our ERROR or the peer's, or a timer.
 
     `stream_id` is that of the frame that broke a rule here; 0 if none did.
@@ -120,77 +118,67 @@ class ConnectionFailed:
     stream_id: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PeerLeft:
+class PeerLeft(Struct, frozen=True):
     """GOAWAY came: from a client it is done, from a server it drains."""
 
     message: GoAway
 
 
-@dataclass(frozen=True, slots=True)
-class PongReceived:
+class PongReceived(Struct, frozen=True):
     """The PONG to a `Connection.ping()` came."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Redirected:
+class Redirected(Struct, frozen=True):
     """Client: connect to another server."""
 
     message: Redirect
 
 
-@dataclass(frozen=True, slots=True)
-class RequestReceived:
+class RequestReceived(Struct, frozen=True):
     """Server: answer with `reply(request_id, message)`."""
 
     request_id: int
     message: Request
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyReceived:
+class ReplyReceived(Struct, frozen=True):
     """Client: the answer to a request."""
 
     request_id: int
     message: Reply
 
 
-@dataclass(frozen=True, slots=True)
-class OpenReceived:
+class OpenReceived(Struct, frozen=True):
     """Server: answer with `accept()` or `refuse()`; the stream may get data already."""
 
     stream: Stream
     message: Open
 
 
-@dataclass(frozen=True, slots=True)
-class StreamOpened:
+class StreamOpened(Struct, frozen=True):
     """Client: the server accepted the stream."""
 
     stream: Stream
     message: Opened
 
 
-@dataclass(frozen=True, slots=True)
-class StreamRefused:
+class StreamRefused(Struct, frozen=True):
     """Client: the stream never existed."""
 
     stream: Stream
     message: Error
 
 
-@dataclass(frozen=True, slots=True)
-class StreamError:
+class StreamError(Struct, frozen=True):
     """Client: ERROR on an open stream, such as a conflict; the stream goes on."""
 
     stream: Stream
     message: Error
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkReceived:
+class ChunkReceived(Struct, frozen=True):
     """A chunk is whole; answer with `chunk_stored()` or `chunk_refused()`.
 
     `data` are its bytes from `offset` on; `length` and `crc` are of the whole chunk.
@@ -204,8 +192,7 @@ class ChunkReceived:
     crc: int
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkParked:
+class ChunkParked(Struct, frozen=True):
     """The connection went with a chunk half received; answer with `chunk_parked()`.
 
     The first `size` bytes of `data` are the chunk's bytes from `offset` on.
@@ -218,61 +205,53 @@ class ChunkParked:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class BatchReceived:
+class BatchReceived(Struct, frozen=True):
     """There are batches to `take()` where there were none."""
 
     stream: Stream
 
 
-@dataclass(frozen=True, slots=True)
-class EndReceived:
+class EndReceived(Struct, frozen=True):
     """The END is in; what came before it may still be on its way to the store."""
 
     stream: Stream
     end: End
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkWanted:
+class ChunkWanted(Struct, frozen=True):
     """The sender may want chunks: ask `wanted()` until it says None."""
 
     stream: Stream
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMoved:
+class StoredMoved(Struct, frozen=True):
     """The receiver keeps everything before `position`."""
 
     stream: Stream
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class CancelReceived:
+class CancelReceived(Struct, frozen=True):
     """Server: stop, then `decide()` the outcome."""
 
     stream: Stream
     message: Cancel
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseReceived:
+class ReleaseReceived(Struct, frozen=True):
     """Server: the client will not ask for this stream again."""
 
     stream: Stream
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomeReceived:
+class OutcomeReceived(Struct, frozen=True):
     """Client: the stream has ended."""
 
     stream: Stream
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class StreamBroken:
+class StreamBroken(Struct, frozen=True):
     """The two sides disagree about this stream: it fails, the connection goes on."""
 
     stream: Stream
