@@ -36,6 +36,16 @@ def test_events_go_before_chunks_unless_open_says_otherwise() -> None:
     assert upload.priority == 0
 
 
+def test_a_stream_whose_open_was_let_go_goes_on_and_ends() -> None:
+    pair = Pair()
+    stream = pair.s.streams[opened(pair).id]
+    stream.answered()
+    assert not hasattr(stream, "open")
+    assert stream.decide(_outcome(OutcomeKind.CANCELLED, 0, Code.CANCELLED_BY_OPERATOR))
+    pair.run()
+    assert pair.client.outcomes == {stream.id: stream.outcome}
+
+
 def test_the_first_outcome_wins() -> None:
     """SPEC.md §14."""
     pair = Pair()
