@@ -30,6 +30,7 @@ from ackline.client.cli.values import chunk_size, key_value, start_at
 from ackline.client.digests import OrderedDigest, digest_text, new_hash
 from ackline.client.memory import LoadMemory
 from ackline.client.state import State, default_state_dir, open_state
+from ackline.client.targets import PIECE, FileTarget
 from ackline.client.threads import Threads
 from ackline.proto.proofs import NOTHING
 
@@ -446,3 +447,30 @@ def test_wrong_values_say_what_is_right() -> None:
     for parse, text in parsers:
         with pytest.raises(ArgumentTypeError):
             parse(text)
+
+
+def test_a_fetched_chunk_is_written_in_pieces_and_the_disk_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the system takes less than it was given."""
+    data, sizes, told = os.urandom(2 * PIECE + 5), list[int](), list[tuple[int, int]]()
+    pwrite, advise = os.pwrite, os.posix_fadvise
+
+    def short(fd: int, part: memoryview, at: int) -> int:
+        sizes.append(len(part))
+        return pwrite(fd, part[:-1] if len(part) > 1 else part, at)
+
+    def telling(fd: int, at: int, size: int, advice: int) -> None:
+        told.append((at, size))
+        advise(fd, at, size, advice)
+
+    monkeypatch.setattr(os, "pwrite", short)
+    monkeypatch.setattr(os, "posix_fadvise", telling)
+    target = FileTarget(tmp_path / "file")
+    target.put(0, memoryview(b"head"))
+    target.put(4, memoryview(data))
+    target.finish()
+    target.close()
+    assert (tmp_path / "file").read_bytes() == b"head" + data
+    assert max(sizes) == PIECE
+    assert told == [(0, 4), (4, len(data))]

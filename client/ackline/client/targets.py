@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["FetchTarget", "FileTarget", "MemoryTarget", "Target", "WriterTarget"]
 
 FetchTarget: TypeAlias = str | os.PathLike[str] | IO[bytes] | None
+
+PIECE = 256 * 2**10
+"""Bytes of one write to a file. Linux caches a write of 4 MiB in the largest pages it
+has. On a virtual machine that gets its memory on first use those are the new ones: a
+GiB fetched to a disk took 1.8 to 3.2 s of processor time in place of 0.6."""
 
 
 class Target(ABC):
@@ -108,11 +114,16 @@ class FileTarget(Target):
         return os.fstat(self._fd).st_size
 
     def put(self, at: int, data: memoryview) -> None:
-        """Write at the offset."""
+        """Write at the offset, and have the disk begin with it."""
+        first, size = at, len(data)
         while data:
-            written = os.pwrite(self._fd, data, at)
+            written = os.pwrite(self._fd, data[:PIECE], at)
             at += written
             data = data[written:]
+        if sys.platform == "linux":
+            # Begins to write what is dirty, and drops only what is on the disk: of what
+            # was written just now, nothing. Otherwise all of it waits for fsync.
+            os.posix_fadvise(self._fd, first, size, os.POSIX_FADV_DONTNEED)
 
     def read_back(self, at: int, size: int) -> int:
         """Return the CRC-32C of bytes written earlier, adding them to the hash."""
