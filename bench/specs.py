@@ -139,7 +139,9 @@ class Mixed(Struct, frozen=True, kw_only=True, tag=True):
         bulk: what the tokens are beside; `none`: they are alone.
         tokens: whether there are any: without, the transfer is alone.
         link: `slow` has 50 Mbit/s, 20 ms of delay and a queue of one bandwidth-delay
-            product.
+            product. There 4 MiB go before the clock runs: while TCP searches the rate
+            it overruns the queue, and what follows a lost packet waits a round trip
+            longer, whoever sends it.
     """
 
     bulk: Literal["upload", "fetch", "none"] = "upload"
