@@ -6,6 +6,8 @@ import pytest
 
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.heartbeat import (
+    FRAGMENT_SECONDS,
+    FREE_FRAGMENTS,
     MAX_FRAGMENT,
     MIN_FRAGMENT,
     DrainRate,
@@ -77,10 +79,30 @@ def test_the_fragment_comes_to_fit_five_milliseconds_of_the_link() -> None:
     assert rate.fragment == pytest.approx(100_000, rel=0.01)
 
 
-def test_a_socket_that_takes_all_at_once_gets_the_largest_fragment_soon() -> None:
+def test_a_socket_that_takes_many_fragments_in_the_time_of_one_gets_larger_ones() -> (
+    None
+):
     rate = DrainRate()
-    for _ in range(4):
-        rate.free()
+    written = 0
+    while rate.fragment < MAX_FRAGMENT:
+        rate.free(rate.fragment, 5.0)
+        written += rate.fragment
+    assert written < 2_500_000
+    for _ in range(2 * FREE_FRAGMENTS):
+        rate.free(rate.fragment, 5.0)
     assert rate.fragment == MAX_FRAGMENT
     rate.taken(10**9, 0.0)
     assert rate.fragment == MAX_FRAGMENT
+
+
+@pytest.mark.parametrize("between", [0.006, 0.001])
+def test_what_a_socket_takes_at_once_after_a_pause_changes_nothing(
+    between: float,
+) -> None:
+    rate = DrainRate()
+    for pause in range(100):
+        for _ in range(FREE_FRAGMENTS - 1):
+            rate.free(rate.fragment, 5.0 + pause * between)
+        if between < FRAGMENT_SECONDS:
+            rate.taken(rate.fragment, FRAGMENT_SECONDS)
+    assert rate.fragment == MIN_FRAGMENT

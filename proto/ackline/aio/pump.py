@@ -215,7 +215,7 @@ class Pump(asyncio.BufferedProtocol):
                 self._unwritten = sum(map(len, parts))
                 transport.writelines(parts)
                 if not self._blocked and self._unwritten >= core.rate.fragment:
-                    core.rate.free()
+                    core.rate.free(self._unwritten, self._loop.time())
                     self._follow_rate()
             else:
                 self._scheduled = True

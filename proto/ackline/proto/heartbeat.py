@@ -14,6 +14,10 @@ MAX_FRAGMENT = 256 * 2**10
 FRAGMENT_SECONDS = 0.005
 """SPEC.md §21: about 5 ms of link time."""
 
+FREE_FRAGMENTS = 8
+"""More than what a socket holds: up to one and a half fragments that are not sent, one
+that waits, and what a congestion window lets go at once after a pause."""
+
 
 class Pulse(Enum):
     """What a look at the clock says."""
@@ -90,23 +94,35 @@ class DrainRate:
     """The fragment size that fits the link.
 
     A connection begins with the smallest: a link that dies often still moves whole
-    fragments, and a fast one is at full size after four writes.
+    fragments, and a fast one is at full size after 2 MB.
+
+    What the socket takes at once says little: after a pause it takes as much as it may
+    hold, whatever the link. Only many fragments of it in the time of one mean that the
+    link is faster.
 
     Attributes:
         fragment: bytes to write at once.
     """
 
-    __slots__ = ("fragment",)
+    __slots__ = ("_at_once", "_since", "fragment")
 
     def __init__(self) -> None:
         self.fragment = MIN_FRAGMENT
+        self._at_once = 0
+        self._since = 0.0
 
     def taken(self, size: int, seconds: float) -> None:
-        """Take note that the socket took `size` bytes in `seconds`."""
+        """Take note that the socket was full, and took `size` bytes in `seconds`."""
         fitting = int(size / max(seconds, 1e-6) * FRAGMENT_SECONDS)
         wanted = (3 * self.fragment + fitting) // 4
         self.fragment = max(MIN_FRAGMENT, min(wanted, MAX_FRAGMENT))
+        self._at_once = 0
 
-    def free(self) -> None:
-        """Take note that the socket took a whole fragment at once."""
-        self.fragment = min(self.fragment * 2, MAX_FRAGMENT)
+    def free(self, size: int, now: float) -> None:
+        """Take note that the socket took `size` bytes at once."""
+        if now - self._since > FRAGMENT_SECONDS:
+            self._since, self._at_once = now, 0
+        self._at_once += size
+        if self._at_once >= FREE_FRAGMENTS * self.fragment:
+            self._since, self._at_once = now, 0
+            self.fragment = min(self.fragment * 2, MAX_FRAGMENT)
