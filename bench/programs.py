@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["free_port", "running", "version_of"]
+
+_PR_SET_PDEATHSIG = 1
 
 
 def free_port() -> int:
@@ -61,6 +64,7 @@ async def running(
             stdout=output,
             stderr=output,
             start_new_session=True,
+            preexec_fn=_die_with_parent,
         )
     try:
         while not _accepts(port):
@@ -73,6 +77,11 @@ async def running(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+
+
+def _die_with_parent() -> None:
+    """Have the program killed when the role is, which then cannot do it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _accepts(port: int) -> bool:

@@ -15,5 +15,8 @@ MODULES = (
     "sse",
     "grpc",
     "redis",
+    "nats",
+    "rabbitmq",
+    "mosquitto",
 )
 """In the order of the tables."""
