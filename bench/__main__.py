@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,8 @@ def main() -> int:
     """Measure, or compare; return the exit code."""
     if sys.argv[1:2] == ["compare"]:
         return _compare(sys.argv[2:])
+    # `timeout` sends it: what runs is ended and what was made is removed all the same.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = _options()
     able, skipped = contenders(options.peers)
     for peer, reason in skipped.items():
