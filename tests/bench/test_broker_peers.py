@@ -1,0 +1,69 @@
+"""The brokers do their work wherever they are installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from bench.runner import Runner, contenders
+from bench.specs import Many, Publish, Spec, Subscribe, Upload
+
+MIB = 1 << 20
+SMALL: tuple[Spec, ...] = (
+    Upload(size=5 * MIB),
+    Upload(size=5 * MIB, durability="synced", folder="disk"),
+    Subscribe(events=5_050),
+    Publish(events=20_000),
+    Many(streams=6, seconds=0.3),
+    Many(streams=6, connections=6, seconds=0.3, producers="each"),
+)
+
+
+@pytest.mark.parametrize("spec", SMALL, ids=lambda spec: type(spec).__name__)
+@pytest.mark.parametrize("name", ["redis", "nats", "rabbitmq", "mosquitto"])
+def test_a_run_measures_both_sides(tmp_path: Path, name: str, spec: Spec) -> None:
+    able, skipped = contenders([name])
+    if not able:
+        pytest.skip(str(skipped))
+    if not able[0].does(spec):
+        pytest.skip(f"{name} has no roles for it")
+    runner = Runner(tmp_path)
+    result = runner.run(able[0], spec, 0)
+    runner.close()
+    assert result.units > 0
+    assert result.checked
+    assert result.server_peak > 0
+    assert "undelivered" not in result.extra
+
+
+def test_a_program_ends_with_a_role_that_is_killed(tmp_path: Path) -> None:
+    role = textwrap.dedent("""
+        import asyncio, pathlib, sys
+        from bench.programs import free_port, running
+
+        async def main():
+            port = free_port()
+            command = (sys.executable, "-m", "http.server", str(port))
+            async with running(
+                *command, port=port, folder=pathlib.Path(sys.argv[1])
+            ) as program:
+                print(program.pid, flush=True)
+                await program.wait()
+
+        asyncio.run(main())
+    """)
+    with subprocess.Popen(
+        [sys.executable, "-c", role, str(tmp_path)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        program = psutil.Process(int(process.stdout.readline()))
+        process.kill()
+    until = time.monotonic() + 10
+    while program.is_running() and program.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until, "the program still runs"
+        time.sleep(0.01)
