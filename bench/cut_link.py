@@ -3,7 +3,8 @@
 `python -m bench.cut_link --to PORT [--cut-at BYTES]` prints its port. It cuts after so
 many bytes towards the server, or whenever it reads a line; at the end of its standard
 input it prints `Seen` as a line of JSON. It reads the frames itself, so that no side is
-asked about its own work.
+asked about its own work. The client's role starts it: its processor time and memory
+count to the client's side.
 """
 
 from __future__ import annotations
