@@ -4,6 +4,8 @@ import importlib
 import os
 import sys
 import time
+from importlib.machinery import PathFinder
+from types import BuiltinFunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import crcmod.predefined
@@ -16,7 +18,6 @@ from ackline.proto.checksums import combine, composed, crc32c, subtract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import ModuleType
 
 # An implementation that shares no code with the one under test.
 oracle = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
@@ -169,7 +170,15 @@ def test_without_the_package_the_portable_loop_gives_the_same_crcs(
     assert portable.combine(0x1234, 0x5678, 4321) == combine(0x1234, 0x5678, 4321)
 
 
+def test_package_is_imported_where_its_extension_is_not_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    package = importlib.import_module("crc32c")
+    monkeypatch.setattr(PathFinder, "find_spec", lambda *_: None)
+    assert checksums._library() is package
+
+
 def test_function_is_the_library_function_itself() -> None:
     package: Any = importlib.import_module("crc32c")
-    assert crc32c is package.crc32c
+    assert type(crc32c) is type(package.crc32c) is BuiltinFunctionType
     assert checksums.HARDWARE is bool(package.hardware_based)

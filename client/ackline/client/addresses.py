@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
+
+from msgspec import Struct
 
 from ackline.proto.errors import UsageError
 
@@ -16,8 +17,7 @@ DEFAULT_PORT: Final = 7171
 DEFAULT_URL: Final = f"ackline://127.0.0.1:{DEFAULT_PORT}"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """A server's host and port, and whether to speak TLS; `str()` gives the URL."""
 
     host: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 __all__ = ["ConnectionPhase", "ConnectionState"]
 
@@ -22,8 +23,7 @@ class ConnectionPhase(Enum):
     """It will not be made again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionState:
+class ConnectionState(Struct, frozen=True, kw_only=True):
     """A change of the connection, for `on_state`.
 
     Attributes:

@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from ackline.client.digests import digest_text, new_hash
 from ackline.client.handles import Handle, failed, raise_for
 from ackline.client.progress import Progress
@@ -72,8 +74,7 @@ class FetchResult:
     data: bytes | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FetchParameters:
+class FetchParameters(Struct, frozen=True, kw_only=True):
     """What was asked for; see `Client.fetch`."""
 
     resource: Resource
@@ -89,8 +90,7 @@ class FetchParameters:
         return (self.resource, self.object_id, self.version, self.start, self.length)
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """What an earlier attempt left: whole chunks, and bytes of the next one."""
 
     object_id: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ackline.client.addresses import parse_url
 from ackline.client.backoff import Backoff
@@ -38,8 +39,7 @@ FINAL = frozenset({Code.UNAUTHENTICATED, Code.UNSUPPORTED_VERSION})
 BAD_TOKENS = frozenset({Code.TOKEN_SUPERSEDED, Code.TOKEN_INVALID})
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(Struct):
     """One connection, from the first try to its end.
 
     Attributes:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ackline.proto.errors import AcklineError, ConnectionLost, Refused
 from ackline.proto.limits import MAX_REQUESTS
 from ackline.proto.messages import Error, Outcome, OutcomeKind
 
 if TYPE_CHECKING:
-    from msgspec import Struct
-
     from ackline.proto.client_connection import ClientConnection
     from ackline.proto.frames import FrameType
     from ackline.proto.notices import Reply
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Requests"]
 
 
-@dataclass(slots=True)
-class Pending:
+class Pending(Struct):
     """A request without an answer."""
 
     kind: FrameType

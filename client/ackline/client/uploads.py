@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from msgspec import Struct
+
 from ackline.client.digests import OrderedDigest, digest_text, new_hash
 from ackline.client.handles import Handle, raise_for
 from ackline.client.progress import Progress
@@ -102,8 +104,7 @@ class UploadResult:
     resumes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadParameters:
+class UploadParameters(Struct, frozen=True, kw_only=True):
     """What an upload was asked to be; see `Client.upload`."""
 
     resource: Resource

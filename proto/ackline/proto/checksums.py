@@ -16,16 +16,11 @@ Bits are reflected: bit 31 of a word is the coefficient of x^0, bit 0 that of x^
 
 from __future__ import annotations
 
-import importlib
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
-
-try:
-    from crc32c import crc32c as _crc32c
-    from crc32c import hardware_based as _hardware_based
-except ImportError:  # a platform without a wheel and without a compiler
-    _crc32c = importlib.import_module("crcmod.predefined").mkPredefinedCrcFun("crc-32c")
-    _hardware_based = False
+from importlib import import_module
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,12 +38,37 @@ class Checksum(Protocol):
         ...
 
 
+def _library() -> Any:
+    """Return the extension module of the package crc32c, or None.
+
+    It is loaded without the package around it, which imports a command line for itself,
+    `argparse` and `importlib.metadata`: 15 to 20 ms of every start of a client.
+    """
+    package = find_spec("crc32c")
+    if package is None:  # a platform without a wheel and without a compiler
+        return None
+    extension = PathFinder.find_spec(
+        "crc32c._crc32c", package.submodule_search_locations
+    )
+    if extension is None or extension.loader is None:  # another release's layout
+        return import_module("crc32c")
+    module = module_from_spec(extension)
+    extension.loader.exec_module(module)
+    return module
+
+
+_package = _library()
+
 #: Whether the processor's CRC instruction is used: some 16 GB/s instead of 0.4.
-HARDWARE: bool = bool(_hardware_based)
+HARDWARE: bool = _package is not None and bool(_package.hardware_based)
 
 #: The CRC-32C of some bytes. It is the library's own function, not a wrapper: a frame
 #: header is 20 bytes, and a Python call around them would cost as much as their CRC.
-crc32c: Checksum = _crc32c
+crc32c: Checksum = (
+    import_module("crcmod.predefined").mkPredefinedCrcFun("crc-32c")
+    if _package is None
+    else _package.crc32c
+)
 
 #: 0x1EDC6F41 with its bits reflected.
 _POLYNOMIAL = 0x82F63B78

@@ -15,6 +15,7 @@ from ackline.proto.limits import (
     EARLY_UNITS,
     MIN_INITIAL_BYTES,
     MIN_INITIAL_UNITS,
+    VERSION,
     validated,
 )
 from ackline.proto.messages import (
@@ -49,7 +50,6 @@ from ackline.proto.notices import (
     StreamRefused,
     Welcomed,
 )
-from ackline.proto.server_connection import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

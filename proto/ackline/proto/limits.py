@@ -50,8 +50,12 @@ __all__ = [
     "MIN_INITIAL_UNITS",
     "MIN_PAYLOAD",
     "MIN_TOKEN",
+    "VERSION",
     "validated",
 ]
+
+#: The version of SPEC.md that is spoken here, and the oldest.
+VERSION: Final = 1
 
 #: What TLS negotiates (`SPEC.md §2`).
 ALPN: Final = "ackline/1"

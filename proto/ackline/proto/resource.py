@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from msgspec import Struct
 
 from ackline.proto.errors import Code, ProtocolViolation, UsageError
 from ackline.proto.limits import MAX_NAME
@@ -30,8 +31,7 @@ class ResourceKind(Enum):
 _KINDS: Final[dict[str, ResourceKind]] = {kind.value: kind for kind in ResourceKind}
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(Struct, frozen=True):
     """A parsed resource; `str()` gives the string of the wire.
 
     Attributes:

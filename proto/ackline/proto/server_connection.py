@@ -16,6 +16,7 @@ from ackline.proto.limits import (
     EARLY_UNITS,
     MAX_REQUESTS,
     MIN_CHUNK_SIZE,
+    VERSION,
     validated,
 )
 from ackline.proto.messages import (
@@ -76,10 +77,7 @@ if TYPE_CHECKING:
     from ackline.proto.stats import Stats
     from ackline.proto.windows import Budget
 
-__all__ = ["VERSION", "ServerConnection"]
-
-VERSION = 1
-"""The version of SPEC.md this core speaks, and the oldest."""
+__all__ = ["ServerConnection"]
 
 MAX_UNSENT = 2**20
 """Bytes of answers that wait for a peer that does not take them. Above it nothing more
