@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -383,3 +384,20 @@ async def test_a_consumer_that_stops_holds_a_bounded_amount(
                 async for event in moving:
                     if event.id == 19_999:
                         break
+
+
+async def test_subscriptions_that_go_on_do_not_wait_for_each_other(
+    server: ServerProcess,
+) -> None:
+    limited = ClientOptions(receive_memory=2**20, max_chunk_size=2**20)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(connect(server.url, options=limited))
+        first: list[int] = []
+        for _ in range(12):  # the first windows of four would fill the memory
+            events = client.subscribe("sources/endless", on_exit="cancel")
+            await stack.enter_async_context(events)
+            async with asyncio.timeout(5):
+                async for event in events:
+                    first.append(event.id)
+                    break
+        assert first == [0] * 12

@@ -20,7 +20,7 @@ from ackline.proto.messages import (
     encode,
     raw,
 )
-from ackline.proto.outbox import ACK_DELAY, Outbox, count_sent
+from ackline.proto.outbox import ACK_DELAY, ACK_PAUSE, ACKS_AT_ONCE, Outbox, count_sent
 from ackline.proto.stats import Stats
 from ackline.proto.stream import Stream
 from ackline.proto.windows import Budget, Grant
@@ -100,6 +100,24 @@ def test_an_ack_that_may_wait_waits_so_long_and_no_longer() -> None:
     assert outbox.ripen(100.0 + ACK_DELAY)
     assert kinds(outbox) == [(FrameType.ACK, 1), (FrameType.ACK, 2)]
     assert not outbox.ripen(200.0)
+
+
+def test_acks_that_waited_do_not_all_go_at_once() -> None:
+    outbox, now = Outbox(Grant()), 100.0 + ACK_DELAY
+    for number in range(1, 2 * ACKS_AT_ONCE + 2):
+        outbox.ack_soon(stream(number), 100.0)
+    for turn in range(2):
+        assert outbox.ripen(now)
+        first = turn * ACKS_AT_ONCE + 1
+        assert kinds(outbox) == [
+            (FrameType.ACK, number) for number in range(first, first + ACKS_AT_ONCE)
+        ]
+        assert not outbox.ripen(now)
+        now += ACK_PAUSE
+        assert outbox.due() == now
+    assert outbox.ripen(now)
+    assert kinds(outbox) == [(FrameType.ACK, 2 * ACKS_AT_ONCE + 1)]
+    assert outbox.due() == inf
 
 
 def test_an_ack_that_is_due_takes_along_the_one_that_waits() -> None:

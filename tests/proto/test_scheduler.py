@@ -25,6 +25,9 @@ class Stream:
             return None
         return [self.name * self.sizes.pop(0)]
 
+    def exhausted(self) -> bool:
+        return not self.sizes
+
 
 def order(scheduler: Scheduler) -> str:
     """Return the names of who wrote, one letter a frame."""
@@ -32,6 +35,18 @@ def order(scheduler: Scheduler) -> str:
     while (parts := scheduler.next(QUANTUM)) is not None:
         written += bytes(parts[0][:1]).decode()
     return written
+
+
+def test_a_stream_that_says_it_has_no_more_is_not_asked_again() -> None:
+    scheduler, stream, other = Scheduler(), Stream("a", [10]), Stream("b", [10, 0])
+    scheduler.activate(stream)
+    scheduler.activate(other)
+    assert order(scheduler) == "ab"
+    assert (stream.asked, other.asked) == (1, 2)
+    assert not stream.scheduled
+    stream.sizes.append(10)
+    scheduler.activate(stream)
+    assert order(scheduler) == "a"
 
 
 def test_streams_of_one_priority_take_turns() -> None:
@@ -65,7 +80,7 @@ def test_a_lower_priority_waits_until_nobody_above_has_anything() -> None:
 
 def test_a_stream_is_queued_once_and_forgotten_when_it_has_nothing() -> None:
     scheduler = Scheduler()
-    stream = Stream("a", [100])
+    stream = Stream("a", [100, 0])
     scheduler.activate(stream)
     scheduler.activate(stream)
     assert order(scheduler) == "a"

@@ -84,6 +84,20 @@ def test_a_budget_serves_those_who_wait_in_turn() -> None:
     assert budget.used == 100
 
 
+def test_who_brings_memory_serves_those_who_wait() -> None:
+    budget = Budget(100)
+    assert budget.take(100)
+    served: list[bool] = []
+    budget.wait(50, lambda: served.append(budget.take(50)))
+    budget.widen(49)
+    assert not served
+    budget.widen(1)
+    assert served == [True]
+    budget.widen(-50)
+    assert (budget.used, budget.limit) == (150, 100)
+    assert not budget.take(1)
+
+
 def test_nobody_passes_the_queue_for_spare_memory() -> None:
     budget = Budget(100)
     assert budget.take(50, spare=True)

@@ -43,7 +43,7 @@ class ClientOptions:
         load_memory: chunks of all uploads that are read and not yet sent; two an upload
             keep the link busy.
         receive_memory: what may be on the way to, or unread in, all fetches and
-            subscriptions together.
+            subscriptions together, beside the first 256 KiB of each subscription.
         replay_events, replay_bytes: what a publisher holds that is not acknowledged;
             `send()` waits beyond.
     """

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import datetime
 from operator import length_hint
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
+from msgspec import Struct
+
 from ackline.client.handles import Handle, raise_for
 from ackline.proto.batches import Gap
 from ackline.proto.errors import AcklineError, UsageError
-from ackline.proto.event_receiver import MAX_WINDOW_BYTES, EventReceiver
+from ackline.proto.event_receiver import (
+    FIRST_WINDOW_BYTES,
+    MAX_WINDOW_BYTES,
+    EventReceiver,
+)
 from ackline.proto.messages import (
     Durability,
     OnTrimmed,
@@ -23,6 +28,7 @@ from ackline.proto.messages import (
     Use,
     raw,
 )
+from ackline.proto.notices import BatchReceived, StoredMoved
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -71,8 +77,7 @@ def parse_start(start: StartAt) -> tuple[Start, int]:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubscriptionParameters:
+class SubscriptionParameters(Struct, frozen=True, kw_only=True):
     """What was asked for; see `Client.subscribe`."""
 
     resource: Resource
@@ -128,6 +133,9 @@ class Subscription(Handle):
         # A key of our own: an OPEN that is repeated must not start the work twice.
         own_key = secrets.token_hex(16) if from_source else ""
         self._key = own_key if parameters.key is None else parameters.key
+        # Its own, beside `receive_memory`: with 64 MiB for all, the 257th would get no
+        # event until another one ends.
+        self._first_window = 0
 
     async def __aenter__(self) -> Self:
         try:
@@ -252,6 +260,9 @@ class Subscription(Handle):
 
     def prepare(self, stream: Stream) -> None:
         """Make the receiving half."""
+        if not self._first_window:
+            self._first_window = FIRST_WINDOW_BYTES
+            self._budget.widen(FIRST_WINDOW_BYTES)
         stream.receiver = EventReceiver(
             stream,
             budget=self._budget,
@@ -261,6 +272,12 @@ class Subscription(Handle):
             lazy=True,
         )
 
+    def leave(self) -> None:
+        """Ask for this stream no more."""
+        super().leave()
+        self._budget.widen(-self._first_window)
+        self._first_window = 0
+
     def reached(self) -> int:
         """Return the id after the last event received."""
         return self._receiver.position
@@ -268,8 +285,21 @@ class Subscription(Handle):
     def accepted(self, stream: Stream, opened: Opened) -> None:
         """Take note of where it starts."""
 
+    def take(self, notice: Notice) -> None:
+        """Wake who waits: batches are taken where they are delivered.
+
+        But not for what was stored, which is this side's own doing: the consumer would
+        find nothing, once for each batch.
+        """
+        if isinstance(notice, BatchReceived):
+            self.changed.set()
+        elif isinstance(notice, StoredMoved):
+            self._moved()
+        else:
+            super().take(notice)
+
     def happened(self, notice: Notice) -> None:
-        """Only wake who waits: batches are taken where they are delivered."""
+        """The end has come: the consumer is woken for it."""
 
     # Private
 

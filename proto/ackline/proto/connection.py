@@ -344,7 +344,7 @@ class Connection(ABC):
         self.output()
 
     def ack_soon(self, stream: Stream) -> None:
-        """Send an ACK within `ACK_DELAY`."""
+        """Send an ACK in about `ACK_DELAY`."""
         if self._outbox.ack_soon(stream, self.now):
             self.on_output()  # has the layer above look at `next_timeout()`
 

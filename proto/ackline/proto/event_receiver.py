@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ackline.proto.stream import Stream
     from ackline.proto.windows import Budget
 
-__all__ = ["EventReceiver"]
+__all__ = ["FIRST_WINDOW_BYTES", "MAX_WINDOW_BYTES", "EventReceiver"]
 
 FIRST_WINDOW_BYTES = 256 * 2**10
 """Bytes granted to a new stream: the largest event fits. It doubles whenever the

@@ -109,6 +109,11 @@ class EventSender(Sender):
         )
         return [header, batch.payload]
 
+    def exhausted(self) -> bool:
+        """Tell whether there is nothing more to send until the feed wakes this."""
+        feed = self.feed
+        return self.position >= feed.next_id and self.end is None and feed.end is None
+
     def _largest(self) -> int:
         """Return the largest payload the peer ever takes, in a frame and in flight."""
         connection = self.stream.connection

@@ -70,7 +70,8 @@ class EventFeed(Protocol):
     def next_batch(self, position: int) -> Batch | None:
         """Return events from `position` on, or None if there are none at the moment.
 
-        After None every watcher is called when that may have changed.
+        After None, and after events up to `next_id`, every watcher is called when there
+        may be more.
         """
         ...
 
@@ -281,11 +282,11 @@ class EventBuffer:
         if at < 0:
             return None
         batch = self._batches[at]
-        if batch.first_id < position:
-            return batch.tail(position)
-        if len(batch.payload) >= SMALL_BATCH or at + 1 >= len(self._batches):
-            return batch
-        return self._merged(at)
+        if at + 1 == len(self._batches):
+            self.idle = True  # the reader need not ask in vain to be woken
+        elif batch.first_id >= position and len(batch.payload) < SMALL_BATCH:
+            return self._merged(at)
+        return batch.tail(position)
 
     def sum_at(self, position: int) -> ProofSum | None:
         """Return the sums of all events before `position`, or None if trimmed."""

@@ -21,6 +21,12 @@ class Writer(Protocol):
         None if there is nothing to send, no window to send it, or the stream ended.
         """
 
+    def exhausted(self) -> bool:
+        """Tell whether it has nothing more until it is activated again.
+
+        Where that is not known at once, it says no, and is asked for a frame.
+        """
+
 
 class Scheduler:
     """The streams of one connection that have something to send.
@@ -106,12 +112,14 @@ class Scheduler:
         if writer.deficit <= 0:
             writer.deficit += quantum
         parts = writer.next_frame(quantum)
-        if parts is None:
+        # Most streams have one event at a time: to be asked for a second one in vain
+        # would double what a frame costs.
+        if parts is None or writer.exhausted():
             queue.popleft()
             writer.scheduled = False
             if not queue:
                 del self._queues[writer.priority]
-            return None
+            return parts
         writer.deficit -= sum(map(len, parts))
         if writer.deficit <= 0:
             queue.rotate(-1)

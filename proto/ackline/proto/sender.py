@@ -139,7 +139,8 @@ class Sender(ABC):
         if rewind:
             self.end_sent = False
             self._rewind()
-        self.wake()
+        if not self.exhausted():
+            self.wake()
         return new
 
     @property
@@ -184,6 +185,10 @@ class Sender(ABC):
         if stream.paused or connection.draining or self.held_until > connection.now:
             return self._continue_begun(limit)
         return self._next(limit)
+
+    def exhausted(self) -> bool:
+        """Tell whether there is nothing more to send until there is a new unit."""
+        return False
 
     def _end_frame(self, number: int) -> list[bytes | memoryview]:
         assert self.end is not None

@@ -126,6 +126,11 @@ class Budget:
         self.used += size
         return True
 
+    def widen(self, size: int) -> None:
+        """Have so much more to give out, or less if it is negative."""
+        self.limit += size
+        self._serve()
+
     def wait(self, size: int, ready: Callable[[], None]) -> None:
         """Have `ready` called, in turn, when `size` bytes are there to be taken."""
         self._waiting[ready] = size
