@@ -16,9 +16,8 @@ from bench.specs import Spec, Upload
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
 
-__all__ = ["CHUNK_SIZE", "able", "peer", "serve", "stored", "version_of"]
+__all__ = ["able", "peer", "serve", "stored", "version_of"]
 
-CHUNK_SIZE = 16 << 20
 _FOLDER = Path(__file__).parent / "tus"
 _MODULES = _FOLDER / "node_modules"
 
@@ -43,8 +42,9 @@ peer = Peer(
     title=f"@tus/server {version_of('@tus/server')}, tus-js-client"
     f" {version_of('tus-js-client')}",
     settings=(
-        f"Node; the file store; requests of {CHUNK_SIZE >> 20} MiB, the fastest of 4,"
-        " 16 and 64, one after another on one connection. No checksum, nothing synced."
+        "Node; the file store; one request for the whole file, which can be resumed"
+        " anywhere: requests of 4, 16 or 64 MiB have 65, 84 or 85 % of its speed. No"
+        " checksum, nothing synced."
     ),
     programs={"node": "nodejs"},
     folders={_MODULES: "npm install --prefix bench/peers/tus"},
@@ -67,8 +67,7 @@ async def serve(spec: Upload, job: Job, ready: Ready) -> None:
 async def upload(spec: Upload, job: Job) -> Measured:
     """Send the file."""
     url = f"http://127.0.0.1:{job.server.port}/files"
-    arguments = (url, str(job.source), str(CHUNK_SIZE))
-    async with _node("client.mjs", *arguments) as client:
+    async with _node("client.mjs", url, str(job.source)) as client:
         assert client.stdin is not None
         assert client.stdout is not None
         await client.stdout.readline()

@@ -16,7 +16,7 @@ CHUNK_SIZE = 16 << 20
 peer = Peer(
     title=f"@tus/server {tus_js.version_of('@tus/server')}, tuspy {version('tuspy')}",
     settings=(
-        f"As tus_js, with requests of {CHUNK_SIZE >> 20} MiB, the fastest of 4, 16 and"
+        f"The server of tus_js; requests of {CHUNK_SIZE >> 20} MiB, the fastest of 4, 16 and"
         " 64. tuspy connects anew for each."
     ),
     extra="bench-tuspy",
