@@ -7,7 +7,7 @@ import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from ackline.client import ClientOptions, ConnectionPhase, Event, connect
+from ackline.client import ConnectionPhase, Event, connect
 from bench.cut_link import cut_link
 from bench.peer import Job, Measured, check
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["resume"]
 
 CHUNK_SIZE = 4 << 20
-FIRST_WINDOW = 256 << 10
 
 
 async def resume(spec: Resume, job: Job) -> Measured:
@@ -79,11 +78,8 @@ async def _streams(spec: Resume, job: Job) -> Measured:
         link = await stack.enter_async_context(cut_link(job.server.port))
         source = await stack.enter_async_context(connect(direct))
         publisher = await stack.enter_async_context(source.publish("log"))
-        # By default one client has memory for the first window of 256 subscriptions.
-        options = ClientOptions(receive_memory=spec.streams * FIRST_WINDOW + (64 << 20))
-        url = f"ackline://127.0.0.1:{link.port}"
         client = await stack.enter_async_context(
-            connect(url, options=options, on_state=on_state)
+            connect(f"ackline://127.0.0.1:{link.port}", on_state=on_state)
         )
         streams = await asyncio.gather(
             *(
