@@ -16,8 +16,8 @@ CHUNK_SIZE = 16 << 20
 peer = Peer(
     title=f"@tus/server {tus_js.version_of('@tus/server')}, tuspy {version('tuspy')}",
     settings=(
-        f"The server of tus_js; requests of {CHUNK_SIZE >> 20} MiB, the fastest of 4, 16 and"
-        " 64. tuspy connects anew for each."
+        f"The server of tus_js; requests of {CHUNK_SIZE >> 20} MiB, the fastest of 4,"
+        " 16 and 64. tuspy connects anew for each."
     ),
     extra="bench-tuspy",
     programs=tus_js.peer.programs,

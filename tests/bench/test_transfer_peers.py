@@ -22,7 +22,7 @@ SMALL: tuple[Spec, ...] = (
 
 
 @pytest.mark.parametrize("spec", SMALL, ids=lambda spec: spec.variant)
-@pytest.mark.parametrize("name", ["nginx", "tus_js", "tuspy"])
+@pytest.mark.parametrize("name", ["nginx", "tus_js", "tus_js-whole", "tuspy"])
 def test_a_file_is_transferred(tmp_path: Path, name: str, spec: Spec) -> None:
     able, skipped = contenders([name])
     if not able:
