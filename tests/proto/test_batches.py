@@ -17,6 +17,7 @@ from ackline.proto.batches import (
     KindTable,
     encode_batch,
     encode_entries,
+    encode_event,
     gap_entry,
     kind_definition,
     merge,
@@ -106,6 +107,11 @@ def test_batch_without_kinds_is_that_of_kind_0(first: int, data: list[bytes]) ->
     assert bytes(batch.bodies()) == b"".join(data)
     lengths = b"".join(len(body).to_bytes(4, "big") for body in data)
     assert bytes(batch.columns()) == lengths
+
+
+@given(ids, bodies)
+def test_a_batch_of_one_event_is_the_same_made_faster(first: int, body: bytes) -> None:
+    assert encode_event(first, body) == encode_batch(first, [body])
 
 
 @given(ids, any_items, st.integers(-3, 60))

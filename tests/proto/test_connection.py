@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from ackline.proto.connection import Phase
+from ackline.proto.connection import PARTS_AT_ONCE, Phase
 from ackline.proto.errors import Code
 from ackline.proto.feed import EventBuffer
 from ackline.proto.frames import FrameType, encode_frame
@@ -61,6 +61,21 @@ def to_client(pair: Pair, kind: FrameType, payload: bytes, **header: int) -> Non
 def to_server(pair: Pair, kind: FrameType, payload: bytes, **header: int) -> None:
     pair.to_server += encode_frame(kind, payload, **header)
     pair._deliver(pair.to_server, pair.s)
+
+
+def test_small_frames_of_many_streams_are_not_held_back_for_each_other() -> None:
+    pair = Pair()
+    for number in range(PARTS_AT_ONCE):
+        buffer = EventBuffer(generation=5, max_events=99, max_bytes=10**6, keep=True)
+        pair.server.logs[f"sources/{number}"] = buffer
+        pair.client.subscribe(f"sources/{number}")
+    pair.run()
+    for buffer in pair.server.logs.values():
+        buffer.append(b"token")
+    half = pair.s.data_to_send(pair.now)
+    assert len(half) == PARTS_AT_ONCE
+    assert len(pair.s.data_to_send(pair.now)) == PARTS_AT_ONCE
+    assert not pair.s.data_to_send(pair.now)
 
 
 def test_a_closed_connection_takes_and_says_nothing_more() -> None:

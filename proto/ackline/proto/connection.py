@@ -71,7 +71,11 @@ if TYPE_CHECKING:
     #: Called with the connection, flags, stream id, sequence number and payload.
     FrameHandler: TypeAlias = Callable[..., None]
 
-__all__ = ["Connection", "Phase"]
+__all__ = ["PARTS_AT_ONCE", "Connection", "Phase"]
+
+PARTS_AT_ONCE = 128
+"""Parts written at once, two a data frame: of 1,000 small frames the peer has the first
+while the last are made, instead of when they all are."""
 
 
 class Phase(Enum):
@@ -255,7 +259,8 @@ class Connection(ABC):
         parts = self._outbox.frames(streams=self.phase is not Phase.RESUMING)
         if self.phase not in (Phase.CLOSED, Phase.RESUMING):
             size, limit = 0, self.rate.fragment
-            while size < limit:
+            most = len(parts) + PARTS_AT_ONCE
+            while size < limit and len(parts) < most:
                 frame = self._scheduler.next(limit)
                 if frame is None:
                     break

@@ -16,6 +16,7 @@ from ackline.proto.batches import (
     Batch,
     encode_batch,
     encode_entries,
+    encode_event,
     kind_definition,
     merge,
 )
@@ -331,6 +332,11 @@ class EventBuffer:
 
     def _seal(self) -> None:
         if not self.tail:
+            return
+        if len(self.tail) == 1 and not self._kinds and not self._definitions:
+            body = self.tail.pop()
+            self._counted = self._tail_bytes = 0
+            self._keep_batch(encode_event(self._sealed, body))
             return
         self._count()
         if self._kinds:
