@@ -15,6 +15,7 @@ __all__ = [
     "Publish",
     "Resume",
     "Spec",
+    "Start",
     "Subscribe",
     "Upload",
     "size_text",
@@ -195,8 +196,17 @@ class Resume(Struct, frozen=True, kw_only=True, tag=True):
         return f"upload cut at {self.cut_at / 1e6:.0f} MB"
 
 
+class Start(Struct, frozen=True, kw_only=True, tag=True):
+    """The client is imported; a server starts and accepts a first connection."""
+
+    @property
+    def variant(self) -> str:
+        """Return what sets this measurement apart from others of its workload."""
+        return "import and start"
+
+
 Spec: TypeAlias = (
-    Upload | Fetch | Subscribe | Publish | Many | Fanout | Mixed | Idle | Resume
+    Upload | Fetch | Subscribe | Publish | Many | Fanout | Mixed | Idle | Resume | Start
 )
 
 

@@ -17,6 +17,7 @@ from bench.specs import (
     Publish,
     Resume,
     Spec,
+    Start,
     Subscribe,
     Upload,
 )
@@ -60,6 +61,7 @@ WORKLOADS: Mapping[str, tuple[Spec, ...]] = {
     ),
     "tls": (Upload(tls=True), Subscribe(tls=True)),
     "resume": (Resume(), Resume(what="streams")),
+    "start": (Start(),),
 }
 
 HEADLINES: tuple[Spec, ...] = (
@@ -78,6 +80,7 @@ HEADLINES: tuple[Spec, ...] = (
     Resume(),
     Resume(what="streams"),
     Upload(tls=True),
+    Start(),
 )
 """What `make bench` measures; all variants take about an hour."""
 
@@ -154,6 +157,12 @@ TARGETS = (
         workload="upload", variant=Upload(tls=True).variant, peer="raw", factor=0.85
     ),
     Target(workload="fetch", peer="raw-crc", factor=0.90),
+    Target(workload="start", figure="import_ms", factor=150.0, least=False),
+    Target(workload="start", figure="start_ms", factor=400.0, least=False),
+    *(
+        Target(workload="upload", figure=f"{side}_peak", factor=2.0**26, least=False)
+        for side in ("server", "client")
+    ),
     Target(workload="subscribe", factor=2e6),
     Target(workload="subscribe", peer="raw", factor=1.0),
     Target(workload="publish", factor=500e3),

@@ -14,17 +14,20 @@ from bench.certificates import client_context, make_certificate
 from bench.data import bodies, crc_of, cycle
 from bench.latency import Latencies
 from bench.peer import Address, Job, Measured, Peer, Ready, check
+from bench.peers.ackline_idle import idle, start
 from bench.peers.ackline_resume import resume
 from bench.peers.ackline_streams import fanout, many
 from bench.slow_link import SLOW_RATE, received
 from bench.specs import (
     Fanout,
     Fetch,
+    Idle,
     Many,
     Mixed,
     Publish,
     Resume,
     Spec,
+    Start,
     Subscribe,
     Upload,
 )
@@ -46,13 +49,17 @@ peer = Peer(
 peer.client(Many)(many)
 peer.client(Fanout)(fanout)
 peer.client(Resume)(resume)
+peer.client(Idle)(idle)
+peer.client(Start)(start)
 
 _ADDRESS = re.compile(r"acklines?://[^\s:]+:(\d+)")
 TOKEN_SIZE = 64
 WARM_UP = 4 << 20
 
 
-@peer.server(Upload, Fetch, Subscribe, Publish, Many, Fanout, Mixed, Resume)
+@peer.server(
+    Upload, Fetch, Subscribe, Publish, Many, Fanout, Mixed, Idle, Resume, Start
+)
 async def serve(spec: Spec, job: Job, ready: Ready) -> None:
     """Run `ackline-server`."""
     durability = getattr(spec, "durability", "synced")

@@ -13,7 +13,18 @@ from bench.latency import Latencies, due_body
 from bench.report import markdown, quantity
 from bench.results import Result, read, rows, write
 from bench.runner import Contender, Failure, Runner, contenders
-from bench.specs import Fetch, Many, Mixed, Publish, Spec, Subscribe, Upload
+from bench.specs import (
+    Fanout,
+    Fetch,
+    Idle,
+    Many,
+    Mixed,
+    Publish,
+    Spec,
+    Start,
+    Subscribe,
+    Upload,
+)
 from bench.workloads import verdicts
 
 if TYPE_CHECKING:
@@ -28,7 +39,10 @@ SMALL: tuple[Spec, ...] = (
     Publish(events=3_000),
     Many(streams=6, connections=2, seconds=0.3),
     Many(streams=6, connections=2, seconds=0.3, producers="each"),
+    Fanout(subscribers=3, seconds=0.3),
     Mixed(size=8 * MIB),
+    Idle(connections=100, streams=100),
+    Idle(connections=2, streams=100, kind="generator"),
 )
 
 
@@ -48,7 +62,7 @@ def contender(name: str) -> Contender:
 @pytest.mark.parametrize("name", ["ackline", "raw-crc"])
 def test_a_run_measures_both_sides(runner: Runner, name: str, spec: Spec) -> None:
     peer = contender(name)
-    if not peer.peer.does(spec):
+    if not peer.does(spec):
         pytest.skip(f"{name} has no roles for it")
     result = runner.run(peer, spec, 0)
     assert result.peer == name
@@ -60,6 +74,12 @@ def test_a_run_measures_both_sides(runner: Runner, name: str, spec: Spec) -> Non
     if isinstance(spec, Many | Mixed):
         assert result.latency is not None
         assert 0 <= result.latency.p50 <= result.latency.p99 <= result.latency.max
+
+
+def test_the_time_to_start_is_measured(runner: Runner) -> None:
+    extra = runner.run(contender("ackline"), Start(), 0).extra
+    assert extra["import_ms"] > 0
+    assert extra["start_ms"] > 0
 
 
 @pytest.mark.parametrize("name", ["ackline", "raw"])
