@@ -95,6 +95,18 @@ def test_after_a_rewind_what_was_on_its_way_is_left_out() -> None:
     assert pair.server.budget.used == 0
 
 
+def test_what_was_used_may_be_stored_by_that() -> None:
+    _pair, receiver = receiving()
+    batch = send(receiver, 0, 3)
+    assert receiver.take() is not None
+    receiver.consumed_to(2, 0, stored=True)
+    assert (receiver.consumed, receiver.stored) == (2, 2)
+    receiver.consumed_to(1, 0, stored=True)
+    assert receiver.stored == 2
+    receiver.consumed_to(3, len(batch.payload))
+    assert (receiver.consumed, receiver.stored) == (3, 2)
+
+
 def test_a_stored_position_does_not_go_back() -> None:
     _pair, receiver = receiving()
     send(receiver, 0, 5)

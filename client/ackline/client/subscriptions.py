@@ -344,9 +344,8 @@ class Subscription(Handle):
             size = 0
         else:
             self._batch, self._events = None, []
-        receiver.consumed_to(position, size)
-        if self._parameters.auto_ack:
-            receiver.stored_to(position)
+        receiver.consumed_to(position, size, stored=self._parameters.auto_ack)
+        self._moved()
 
     async def _finish(self) -> bool:
         """Acknowledge the end once all before it is kept; raise if it was bad."""

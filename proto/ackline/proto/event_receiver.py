@@ -196,9 +196,17 @@ class EventReceiver(Receiver):
         self._waiting_units -= batch.entries
         return batch
 
-    def consumed_to(self, position: int, size: int) -> None:
-        """State that everything before `position` was used: `size` payload bytes."""
+    def consumed_to(self, position: int, size: int, *, stored: bool = False) -> None:
+        """State that everything before `position` was used.
+
+        Args:
+            position: the next id that was not.
+            size: payload bytes of what was used since the last call.
+            stored: whether it is kept too: as `stored_to()`, without its notice.
+        """
         self.consumed = position
+        if stored:
+            self.stored = max(self.stored, position)
         self._consumed_since += size
         grown = self._consumed_since * 2 >= self._window
         if grown:
