@@ -32,18 +32,15 @@ def cycle(size: int, count: int) -> Iterator[bytes]:
 
 
 def make_source(folder: Path, size: int) -> tuple[Path, int]:
-    """Make the file of `size` bytes that is transferred, unless it is there.
+    """Make the file of `size` bytes that is transferred.
 
     Returns:
         The file, and the CRC-32C of its bytes.
     """
     path = folder / f"source-{size}.bin"
-    if not path.exists() or path.stat().st_size != size:
-        draft = path.with_suffix(".tmp")
-        with draft.open("wb") as file:
-            for at in range(0, size, _BLOCK):
-                file.write(os.urandom(min(_BLOCK, size - at)))
-        draft.replace(path)
+    with path.open("wb") as file:
+        for at in range(0, size, _BLOCK):
+            file.write(os.urandom(min(_BLOCK, size - at)))
     return path, crc_of(path)
 
 

@@ -93,6 +93,7 @@ class Runner:
     def __init__(self, disk: Path) -> None:
         self._commit = commit()
         self._disk = disk
+        self._shared = Path(tempfile.mkdtemp(prefix="ackline-bench-", dir=MEMORY))
         self.sources: dict[int, tuple[Path, int]] = {}
 
     def run(self, contender: Contender, spec: Spec, repetition: int) -> Result:
@@ -129,8 +130,7 @@ class Runner:
 
     def close(self) -> None:
         """Delete the files that were transferred."""
-        for path, _ in self.sources.values():
-            path.unlink(missing_ok=True)
+        shutil.rmtree(self._shared, ignore_errors=True)
 
     def _report(self, contender: Contender, spec: Spec, folder: Path) -> Report:
         source, crc = self._source(getattr(spec, "size", 0))
@@ -160,7 +160,7 @@ class Runner:
         if size < 1 << 20:  # the size of an event: nothing is transferred
             return Path(), 0
         if size not in self.sources:
-            self.sources[size] = make_source(MEMORY, size)
+            self.sources[size] = make_source(self._shared, size)
         return self.sources[size]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -170,14 +171,11 @@ async def idle(spec: Idle, job: Job) -> Measured:
 async def serve_files(spec: Upload | Fetch | Mixed, job: Job, ready: Ready) -> None:
     """Write what comes to a file, and send one; send tokens."""
     path, stored = job.folder / "object", job.folder / "stored"
-    stored.write_bytes(job.source.read_bytes())
+    if not isinstance(spec, Upload):
+        await asyncio.to_thread(shutil.copyfile, job.source, stored)
 
     async def write(messages: AsyncIterator[bytes], context: object) -> bytes:
-        with path.open("wb", buffering=0) as file:
-            async for message in messages:
-                file.write(message)
-            if getattr(spec, "durability", "") == "synced":
-                await asyncio.to_thread(os.fdatasync, file.fileno())
+        await _store(messages, path, synced=_synced(spec))
         return b""
 
     async def read(request: bytes, context: object) -> AsyncIterator[bytes]:
@@ -195,6 +193,18 @@ async def serve_files(spec: Upload | Fetch | Mixed, job: Job, ready: Ready) -> N
         "Tokens": grpc.unary_stream_rpc_method_handler(tokens),
     }
     await _listen(handlers, job, ready, {"path": str(path)})
+
+
+def _synced(spec: Upload | Fetch | Mixed) -> bool:
+    return isinstance(spec, Upload) and spec.durability == "synced"
+
+
+async def _store(messages: AsyncIterator[bytes], path: Path, *, synced: bool) -> None:
+    with path.open("wb", buffering=0) as file:
+        async for message in messages:
+            file.write(message)
+        if synced:
+            await asyncio.to_thread(os.fdatasync, file.fileno())
 
 
 @peer.client(Upload)

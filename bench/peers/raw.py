@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
@@ -198,7 +199,7 @@ async def upload(spec: Upload, job: Job) -> Measured:
 async def serve_fetch(spec: Fetch, job: Job, ready: Ready) -> None:
     """Send a file to whoever connects."""
     path = job.folder / "object"
-    path.write_bytes(job.source.read_bytes())
+    await asyncio.to_thread(shutil.copyfile, job.source, path)
 
     class Serving(Sender):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
