@@ -26,6 +26,7 @@ class Writer(Protocol):
 
         Where that is not known at once, it says no, and is asked for a frame.
         """
+        ...
 
 
 class Scheduler:
