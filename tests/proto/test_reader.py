@@ -7,17 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ackline.proto.errors import Code, ProtocolViolation
-from ackline.proto.frames import FrameType, encode_frame
+from ackline.proto.frames import HEADER_SIZE, FrameType, encode_frame
 from ackline.proto.reader import SCRATCH_SIZE, FrameReader, scratch_buffer
 
 LIMIT = 300_000
 
 
 class Sink:
-    """Keeps what it is given; gives places of its own for chunks if it is to."""
+    """Keeps what it is given; gives places of its own for chunks if it is to.
 
-    def __init__(self, *, placing: bool = False) -> None:
+    With `behind` bytes more than the body needs.
+    """
+
+    def __init__(self, *, placing: bool = False, behind: int = 0) -> None:
         self.placing = placing
+        self.behind = behind
         self.frames: list[tuple[int, int, int, bytes]] = []
         self.places: list[bytearray] = []
         self.in_place: list[bool] = []
@@ -46,7 +50,7 @@ class Sink:
     ) -> memoryview | None:
         if not self.placing:
             return None
-        self.places.append(bytearray(length))
+        self.places.append(bytearray(length + self.behind))
         return memoryview(self.places[-1])
 
 
@@ -64,12 +68,13 @@ def chunk(number: int, payload: bytes) -> bytes:
     sizes=st.lists(st.integers(0, 3000), max_size=12),
     cuts=st.lists(st.integers(1, 4000), min_size=1, max_size=8),
     placing=st.booleans(),
+    behind=st.integers(0, HEADER_SIZE),
     read_size=st.sampled_from([24, 8192, SCRATCH_SIZE]),
 )
 def test_no_cut_changes_what_is_read(
-    sizes: list[int], cuts: list[int], placing: bool, read_size: int
+    sizes: list[int], cuts: list[int], placing: bool, behind: int, read_size: int
 ) -> None:
-    sink = Sink(placing=placing)
+    sink = Sink(placing=placing, behind=behind)
     reading = reader(sink, read_size=read_size)
     bodies = [bytes([n % 256]) * size for n, size in enumerate(sizes)]
     wire = b"".join(chunk(number, body) for number, body in enumerate(bodies))
@@ -95,6 +100,33 @@ def test_a_body_is_read_into_the_place_it_belongs_to() -> None:
     reading.received(len(place))
     assert sink.in_place == [True]
     assert sink.places[0] == b"x" * 1000
+
+
+def test_the_next_header_is_read_together_with_a_body() -> None:
+    sink = Sink(placing=True, behind=HEADER_SIZE)
+    reading = reader(sink)
+    wire = chunk(0, b"x" * 1000) + chunk(1, b"y" * 1000)
+    reading.feed(wire[:100])
+    place = reading.buffer()
+    assert len(place) == 1000 - 76 + HEADER_SIZE
+    place[:] = wire[100:1048]
+    reading.received(len(place))
+    assert len(sink.frames) == 1
+    assert len(reading.buffer()) == 1000 + HEADER_SIZE
+    reading.feed(wire[1048:])
+    assert [frame[3] for frame in sink.frames] == [b"x" * 1000, b"y" * 1000]
+    assert sink.in_place == [True, True]
+
+
+def test_a_header_read_together_with_a_body_waits_while_reading_is_held() -> None:
+    sink = Sink(placing=True, behind=HEADER_SIZE)
+    reading = reader(sink)
+    sink.hold_after = 1
+    reading.feed(chunk(0, b"x" * 1000)[:100])
+    reading.feed(chunk(0, b"x" * 1000)[100:] + chunk(1, b""))
+    assert len(sink.frames) == 1
+    reading.release()
+    assert len(sink.frames) == 2
 
 
 def test_little_is_read_behind_a_body_that_had_its_own_place() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ackline.proto.checksums import combine
 from ackline.proto.errors import Code, ProtocolViolation
+from ackline.proto.frames import HEADER_SIZE
 from ackline.proto.limits import MAX_CHUNKS, MAX_RANGES
 from ackline.proto.messages import Durability, Intent, Proof
 from ackline.proto.notices import ChunkParked, ChunkReceived
@@ -125,7 +126,10 @@ class ChunkReceiver(Receiver):
     # Frames
 
     def place_for(self, index: int, fragment: int, length: int) -> memoryview | None:
-        """Return where the body of a fragment belongs, if it may be written there."""
+        """Return where the body of a fragment belongs, if it may be written there.
+
+        With room behind it for a header, as far as the chunk goes on there.
+        """
         chunk = self._open
         if fragment == 0 and chunk is None:
             grant = self.grant
@@ -144,7 +148,7 @@ class ChunkReceiver(Receiver):
             or chunk.filled + length > len(chunk.data)
         ):
             return None
-        return chunk.data[chunk.filled : chunk.filled + length]
+        return chunk.data[chunk.filled : chunk.filled + length + HEADER_SIZE]
 
     def fragment(
         self,
