@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias
 
+from ackline.aio import in_memory
 from ackline.proto.checksums import crc32c
 from ackline.proto.errors import UsageError
 
@@ -35,6 +36,10 @@ UploadSource: TypeAlias = (
 
 READ_SIZE = 2**20
 """Bytes asked for at once of a file that cannot be read at an offset."""
+
+
+UNLESS_IT_WAITS: int | None = getattr(os, "RWF_NOWAIT", None)
+"""For reading only what the page cache holds; not on every system."""
 
 
 class SourceChangedError(Exception):
@@ -134,6 +139,7 @@ class FileSource(Source):
         self._owned = owned
         self._memory = memory
         self._threads = threads
+        self._flags = 0 if in_memory(fd) else UNLESS_IT_WAITS
         self.status = os.fstat(fd)
         self.size = max(0, self.status.st_size - offset)
 
@@ -146,6 +152,8 @@ class FileSource(Source):
                 await self.crc(skipped)
         size = self._length_of(index)
         view = await self._memory.take(size)
+        if digest is None and self._read_cached(index, view):
+            return view
         try:
             await self._threads.run(lambda: self._read(index, view))
         except BaseException:
@@ -165,6 +173,19 @@ class FileSource(Source):
         """Close the file, if it was opened here."""
         if self._owned:
             os.close(self._fd)
+
+    def _read_cached(self, index: int, view: memoryview) -> bool:
+        """Read a chunk if that waits for no disk; return False if it was not read.
+
+        The way to a thread and back costs a wake-up and a switch of the GIL each time.
+        """
+        if self._flags is None:
+            return False
+        at = self._offset + index * self.chunk_size
+        try:
+            return os.preadv(self._fd, [view], at, self._flags) == len(view)
+        except OSError:
+            return False
 
     def _read(self, index: int, view: memoryview) -> None:
         at, done = self._offset + index * self.chunk_size, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ackline.aio.descriptors import hold_standard_files
+from ackline.aio.filesystems import in_memory
 from ackline.aio.pump import Pump, ScratchPool
 
-__all__ = ["Pump", "ScratchPool", "hold_standard_files"]
+__all__ = ["Pump", "ScratchPool", "hold_standard_files", "in_memory"]

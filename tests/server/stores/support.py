@@ -48,6 +48,7 @@ class FaultyFiles(Files):
         self.gates: dict[str, threading.Event] = {}
         self.short_writes = False
         self.can_allocate = True
+        self.of_memory = False
         self.space: int | None = None
 
     def _enter(self, call: str) -> None:
@@ -93,6 +94,9 @@ class FaultyFiles(Files):
     def allocate(self, fd: int, size: int) -> bool:
         self._enter("allocate")
         return self.can_allocate and super().allocate(fd, size)
+
+    def in_memory(self, path: Path) -> bool:
+        return self.of_memory
 
     def free(self, path: Path) -> int:
         self._enter("free")

@@ -35,8 +35,10 @@ from tests.server.stores.support import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
+
+    from typing_extensions import Buffer
 
     from ackline.server.stores.entities import ObjectRecord
     from ackline.server.stores.seams import Upload
@@ -234,6 +236,42 @@ async def test_large_chunks_leave_the_cache_if_so_configured(
         await put_all(upload, data)
         assert files.calls["drop_cache"] == dropped
         await upload.commit(len(data), epoch=1, outcome=outcome, crc=crc32c(data))
+    assert file_of(tmp_path, upload).read_bytes() == data
+
+
+async def test_a_folder_in_memory_is_written_without_threads_or_allocation(
+    tmp_path: Path, clock: Clock, files: FaultyFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.of_memory = True
+    writers: set[threading.Thread] = set()
+    pwritev = files.pwritev
+
+    def written(fd: int, buffers: Sequence[Buffer], offset: int) -> int:
+        writers.add(threading.current_thread())
+        return pwritev(fd, buffers, offset)
+
+    monkeypatch.setattr(files, "pwritev", written)
+    size = 5 * 2**19
+    data = os.urandom(2 * size)
+    async with Storage.open(
+        tmp_path / "data", OPTIONS, clock=clock, files=files
+    ) as storage:
+        upload = await storage.chunks.create(
+            parameters(chunk_size=size, total_size=len(data))
+        )
+        assert files.calls["allocate"] == 0
+        writers.clear()
+        files.calls.clear()
+        await put_all(upload, data)
+        assert files.calls["pwritev"] == 6  # in pieces: others have their turn
+        assert writers == {threading.main_thread()}
+        files.fail["pwritev"] = errno.ENOSPC
+        other = await storage.chunks.create(parameters(name="other"))
+        with pytest.raises(StorageFull):
+            await put(other, 0, data[:CHUNK])
+        await upload.commit(len(data), epoch=1, outcome=outcome, crc=crc32c(data))
+        with pytest.raises(Ended):
+            await put(upload, 0, data[:size])
     assert file_of(tmp_path, upload).read_bytes() == data
 
 

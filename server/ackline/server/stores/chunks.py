@@ -56,6 +56,7 @@ class FileChunks:
             clock=clock,
             ended=self._forget,
             cached=cached,
+            in_memory=disk.files.in_memory(folder),
         )
         self._uploads: dict[str, FileUpload] = {}
         # Uploads whose file this process has compared with its records or written.

@@ -13,6 +13,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ackline.aio import in_memory
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -76,6 +78,10 @@ class Files:
                 return False
             raise
         return True
+
+    def in_memory(self, path: Path) -> bool:
+        """Tell whether a folder is memory: writing there waits for no device."""
+        return in_memory(path)
 
     def truncate(self, fd: int, size: int) -> None:
         """Set the length of a file."""

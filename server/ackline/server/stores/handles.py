@@ -101,6 +101,21 @@ class Handle:
             if not self._running:
                 self._idle.set()
 
+    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make a call that uses the descriptor here and now: it must not block.
+
+        Raises:
+            ValueError: The handle is closed.
+            StorageFull: The call met a full disk.
+            StoreFailed: The call failed otherwise.
+        """
+        if self._closed:
+            raise ValueError(f"{self.path} is closed")
+        try:
+            return function(*args, **kwargs)
+        except OSError as error:
+            raise disk_failure("file system", error) from error
+
     async def read(self, offset: int, buffer: Buffer) -> int:
         """Fill the buffer from `offset` and return how many bytes there were for it.
 
