@@ -209,7 +209,7 @@ class FrameReader:
         """Hand out the frame, and go on with the header that was read behind it.
 
         A fragment then costs one read, not a second one of a few bytes for its header:
-        with those the receiver of a file took a tenth more time.
+        those were half of all reads of an upload.
         """
         header = self._header
         assert header is not None

@@ -129,8 +129,7 @@ class ChunkFile:
         if not self._shared.in_memory:
             await handle.run(self._write, handle.fd, data, offset)
             return
-        # No device to wait for: while a thread wrote, the next chunks came into other
-        # memory and all of it left the processor's cache.
+        # No device to wait for, so no thread: that costs wake-ups and GIL switches.
         view = memoryview(data).cast("B")
         for at in range(0, len(view), _PIECE):
             if at:
