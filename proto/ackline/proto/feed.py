@@ -176,7 +176,8 @@ class EventBuffer:
         self._counted = self._tail_bytes = 0
         self._kinds = bytearray()
         self._definitions: tuple[bytes, ...] = ()
-        self._watchers: dict[Callable[[], None], None] = {}
+        # A tuple: most buffers have one watcher, for which a dict takes 232 bytes.
+        self._watchers: tuple[Callable[[], None], ...] = ()
         self._below: Callable[[], None] | None = None
 
     @property
@@ -236,7 +237,7 @@ class EventBuffer:
     def wake(self) -> None:
         """Tell the readers that there is more."""
         self.idle = False
-        for wake in tuple(self._watchers):
+        for wake in self._watchers:
             wake()
 
     def define(self, name: str) -> int:
@@ -307,11 +308,11 @@ class EventBuffer:
 
     def watch(self, wake: Callable[[], None]) -> None:
         """Have `wake` called when there may be more."""
-        self._watchers[wake] = None
+        self._watchers = (*self._watchers, wake)
 
     def unwatch(self, wake: Callable[[], None]) -> None:
         """End `watch`."""
-        self._watchers.pop(wake, None)
+        self._watchers = tuple(each for each in self._watchers if each != wake)
 
     def _holds(self, events: int, size: int) -> bool:
         """Tell whether it holds that many events or bytes."""

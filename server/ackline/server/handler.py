@@ -201,6 +201,7 @@ class Handler(ABC):
         self.abandoned = True
         self._answer(False)
         self._close_once()
+        self.part()
 
     def end_as_recorded(self, outcome: Outcome) -> Standing:
         """End the stream with what was recorded earlier; return its standing."""
@@ -233,6 +234,15 @@ class Handler(ABC):
             self.stream.released = True
             self.service.counters.fold(self.stream)
             self._close_once()
+            self.part()
+
+    def part(self) -> None:
+        """Leave no cycle behind, when nobody will ask for the stream again.
+
+        What lived long is frozen, and then found in no usual collection of garbage.
+        """
+        self.stream.context = None
+        self.stream.notify = _ignore
 
     def _close_once(self) -> None:
         self._stop_deadline()
@@ -373,6 +383,10 @@ class Handler(ABC):
                 Code.INVALID_ARGUMENT,
                 f"priority {message.priority} is not 0 (first) to {LOWEST_PRIORITY}",
             )
+
+
+def _ignore(_notice: Notice) -> None:
+    """Take what is still said to a stream that was let go."""
 
 
 LOWEST_PRIORITY = 7

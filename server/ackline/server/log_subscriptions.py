@@ -101,6 +101,11 @@ class LogSubscription(Subscription):
         else:
             super().feed_failed(error)
 
+    def part(self) -> None:
+        """Leave no cycle behind."""
+        super().part()
+        self._feed = None
+
     async def _open(self) -> Log:
         name = self.resource.name
         self._log = source = await self.service.logs.open(name, create=False)

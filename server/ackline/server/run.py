@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from time import perf_counter
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Protocol
 
 from ackline.proto.errors import Code
@@ -16,6 +17,8 @@ from ackline.server.emitter import Emitter, SourceError
 from ackline.server.events import EVENT_COST, append_event, cost_of_room
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from ackline.proto.messages import Outcome, Value
     from ackline.server.service import Service
     from ackline.server.sources import Source
@@ -35,7 +38,13 @@ CLOCK_EVERY = TURN // 32
 
 
 class Cursor(Protocol):
-    """Who reads a run."""
+    """Who reads a run.
+
+    Attributes:
+        away_since: when its connection went, for its run; None while it has one.
+    """
+
+    away_since: float | None
 
     @property
     def stored_position(self) -> int:
@@ -59,7 +68,6 @@ class Run:
         "_cursors",
         "_emitter",
         "_finishing",
-        "_parameters",
         "_producer",
         "_room",
         "_service",
@@ -79,7 +87,6 @@ class Run:
         service: Service,
         source: Source,
         record: RunRecord,
-        parameters: dict[str, Value],
     ) -> None:
         options = service.options
         self.run_id = record.run_id
@@ -96,13 +103,12 @@ class Run:
         )
         self.outcome: Outcome | None = None
         self._service = service
-        self._parameters = parameters
         self._emitter: Emitter | None = None
         self._producer: asyncio.Future[None] | None = None
         self._finishing: asyncio.Task[None] | None = None
         self._why: tuple[OutcomeKind, int, str] | None = None
-        # By cursor: since when it is not attached, or None while it is.
-        self._cursors: dict[Cursor, float | None] = {}
+        # A tuple: most runs have one cursor, for which a dict takes 232 bytes.
+        self._cursors: tuple[Cursor, ...] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
 
@@ -121,7 +127,7 @@ class Run:
     @property
     def consumers(self) -> int:
         """Cursors on a connection now."""
-        return sum(since is None for since in self._cursors.values())
+        return sum(cursor.away_since is None for cursor in self._cursors)
 
     @property
     def waiting_for_room(self) -> bool:
@@ -132,13 +138,13 @@ class Run:
 
     # Producing
 
-    def start(self) -> None:
+    def start(self, parameters: dict[str, Value]) -> None:
         """Begin to produce."""
         if self.source.pushes:
-            self._producer = self._push()
+            self._producer = self._push(parameters)
         else:
             self._producer = asyncio.get_running_loop().create_task(
-                self._produce(), name=self.run_id
+                self._produce(self.source.generate(parameters)), name=self.run_id
             )
         self._producer.add_done_callback(self._produced)
         log.info("runs/%s of %s started", self.run_id, self.source.name)
@@ -147,7 +153,9 @@ class Run:
     async def stop(self, kind: OutcomeKind, code: int, text: str) -> Outcome:
         """Cancel the generator, wait for it, and return the outcome that stands."""
         producer = self._producer
-        assert producer is not None
+        if producer is None:
+            assert self.outcome is not None
+            return self.outcome
         if self._why is None and not producer.done():
             self._why = (kind, code, text)
             producer.cancel()
@@ -182,21 +190,22 @@ class Run:
             text = f"{named}{error}"
         if error is not None:
             log.warning("runs/%s of %s", self.run_id, self.source.name, exc_info=error)
+            # They hold the emitter, or this run, and so the error: a cycle.
+            clear_frames(error.__traceback__)
         await self._ended(kind, code, text)
 
-    def _push(self) -> asyncio.Future[None]:
+    def _push(self, parameters: dict[str, Value]) -> asyncio.Future[None]:
         """Hand out the emitter; return what is done when the run has ended."""
         end = asyncio.get_running_loop().create_future()
         self._emitter = Emitter(self.run_id, self.buffer, end)
         try:
-            self.source.push(self._emitter, self._parameters)
+            self.source.push(self._emitter, parameters)
         except Exception as error:  # noqa: BLE001 - the run fails of it
             if not end.done():
                 end.set_exception(error)
         return end
 
-    async def _produce(self) -> None:
-        generator = self.source.generate(self._parameters)
+    async def _produce(self, generator: AsyncGenerator[object]) -> None:
         buffer, append = self.buffer, self.buffer.tail.append
         # What is left until the next look at the clock, and of the turn after that.
         left, turn, due = 0, self._turn(), perf_counter() + TURN_SECONDS
@@ -257,13 +266,17 @@ class Run:
         self.buffer.finish(
             End(Intent(int(outcome.outcome)), outcome.code, clipped(outcome.text))
         )
+        # How it ended has this run in its traceback: a cycle.
+        self._producer = self._emitter = None
         self._watch_consumers()
 
     # Consumers
 
     def attach(self, cursor: Cursor) -> None:
         """Take note that a cursor is on a connection."""
-        self._cursors[cursor] = None
+        cursor.away_since = None
+        if cursor not in self._cursors:
+            self._cursors = (*self._cursors, cursor)
         # It may begin before the others: nothing from there on is let go.
         self.buffer.floor = min(self.buffer.floor, cursor.stored_position)
         self._watch_consumers()
@@ -271,13 +284,13 @@ class Run:
     def detach(self, cursor: Cursor) -> None:
         """Take note that a cursor's connection is gone."""
         if cursor in self._cursors:
-            self._cursors[cursor] = self._service.now()
+            cursor.away_since = self._service.now()
             self._watch_consumers()
 
     def leave(self, cursor: Cursor) -> None:
         """Take note that a cursor does not come back."""
         if cursor in self._cursors:
-            del self._cursors[cursor]
+            self._cursors = tuple(each for each in self._cursors if each is not cursor)
             self.stored()
             self._watch_consumers()
 
@@ -289,8 +302,8 @@ class Run:
         late = self._service.now() - self._service.options.run_grace
         positions = [
             cursor.stored_position
-            for cursor, since in self._cursors.items()
-            if since is None or since > late
+            for cursor in self._cursors
+            if cursor.away_since is None or cursor.away_since > late
         ]
         if positions:
             self.buffer.set_floor(min(positions))
@@ -300,7 +313,7 @@ class Run:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if all(since is None for since in self._cursors.values()) and self._cursors:
+        if self._cursors and self.consumers == len(self._cursors):
             return
         grace = self._service.options.run_grace
         if self.source.resumes is Resumes.NONE and self._cursors and not self.consumers:

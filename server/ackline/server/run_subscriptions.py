@@ -29,9 +29,14 @@ __all__ = ["RunSubscription"]
 
 
 class RunSubscription(Subscription):
-    """A cursor on a run, which it may have started."""
+    """A cursor on a run, which it may have started.
 
-    __slots__ = ("_feed", "run")
+    Attributes:
+        run: once it is known.
+        away_since: when its connection went, for the run; None while it has one.
+    """
+
+    __slots__ = ("_feed", "away_since", "run")
 
     kinds = frozenset({"sources", "runs"})
 
@@ -39,6 +44,7 @@ class RunSubscription(Subscription):
         super().__init__(service, session, stream)
         self.run: Run | None = None
         self._feed: RunFeed | None = None
+        self.away_since: float | None = None
 
     @property
     def feed(self) -> RunFeed:
@@ -115,6 +121,11 @@ class RunSubscription(Subscription):
         super().close()
         if self.run is not None:
             self.run.leave(self)
+
+    def part(self) -> None:
+        """Leave no cycle behind."""
+        super().part()
+        self._feed = None
 
     async def _find(self) -> tuple[Run | RunRecord, bool]:
         runs, message = self.service.runs, self.stream.open

@@ -173,9 +173,9 @@ class Runs:
             survives=False,
         )
         await self._store.create(record)
-        run = Run(self._service, source, record, parameters)
+        run = Run(self._service, source, record)
         self._by_id[record.run_id] = run
-        run.start()
+        run.start(parameters)
         return run
 
 

@@ -67,7 +67,7 @@ class Subscription(Handler):
     def position(self) -> int:
         """The id after the last event sent."""
         sender = self.stream.sender
-        return 0 if sender is None else sender.sent_position
+        return self._start if sender is None else sender.sent_position
 
     @property
     def stored_position(self) -> int:
@@ -155,6 +155,11 @@ class Subscription(Handler):
         """Leave the feed."""
         if self.stream.sender is not None:
             self.sender.close()
+
+    def part(self) -> None:
+        """Leave no cycle behind: with the half, and with the feed it reads."""
+        super().part()
+        self._start, self.stream.sender = self.position, None
 
     def feed_failed(self, error: StoreError) -> None:
         """Fail: the feed cannot go on."""
