@@ -36,6 +36,11 @@ class Acceptor:
         self.tls = service.options.tls_cert is not None
         self.address = service.options.listen
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._service.clients)
+
     async def start(self) -> None:
         """Listen.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ackline.server.acceptor import Acceptor
 from ackline.server.cleanup import clean_forever
+from ackline.server.collector import Collector
 from ackline.server.counters import Counters
 from ackline.server.metrics import MetricsServer
 from ackline.server.options import Options
@@ -59,6 +59,11 @@ class Serving:
     def url(self) -> str:
         """What clients are given."""
         return f"{'acklines' if self._acceptor.tls else 'ackline'}://{self.address}"
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return self._acceptor.connections
 
     async def drain(self, seconds: float) -> None:
         """Let clients finish what is on its way, and go; wait at most that long."""
@@ -190,6 +195,9 @@ class Server:
     ) -> None:
         """Serve until SIGTERM or SIGINT, drain, and return.
 
+        It takes the process for its own: signals, and the collection of garbage, which
+        would stop a server of many streams for long. `serve()` touches neither.
+
         Args:
             options: instead of those given to the server.
             started: called once clients can connect.
@@ -201,15 +209,18 @@ class Server:
         chosen = options or self.options
         with stop_signals() as stopped:
             async with self.serve(chosen) as serving:
-                # What is there now stays: a full collection need not look at it.
-                gc.collect()
-                gc.freeze()
-                if started is not None:
-                    started(serving)
-                await stopped.first()
-                log.info("stopping: clients have %g s to go", chosen.drain_seconds)
-                draining = asyncio.create_task(serving.drain(chosen.drain_seconds))
-                await stopped.second_or(draining)
+                collector = Collector()
+                with collector.running():
+                    if started is not None:
+                        started(serving)
+                    looking = asyncio.create_task(
+                        collector.look_after(lambda: serving.connections)
+                    )
+                    await stopped.first()
+                    looking.cancel()
+                    log.info("stopping: clients have %g s to go", chosen.drain_seconds)
+                    draining = asyncio.create_task(serving.drain(chosen.drain_seconds))
+                    await stopped.second_or(draining)
         log.info("stopped")
 
 
