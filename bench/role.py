@@ -69,7 +69,7 @@ async def _serve(peer: Peer, assignment: Assignment, job: Job) -> None:
 
     role = peer.servers[type(assignment.spec)]
     serving = asyncio.ensure_future(role(assignment.spec, job, ready))
-    stop = asyncio.ensure_future(asyncio.to_thread(sys.stdin.buffer.read))
+    stop = asyncio.ensure_future(_end_of_input())
     await asyncio.wait([serving, stop], return_when=asyncio.FIRST_COMPLETED)
     if not stop.done():
         serving.result()
@@ -77,6 +77,16 @@ async def _serve(peer: Peer, assignment: Assignment, job: Job) -> None:
     serving.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await serving
+
+
+async def _end_of_input() -> None:
+    # Not in a thread: one that still reads would keep a role that failed from ending.
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    await reader.read()
 
 
 async def _measure(peer: Peer, assignment: Assignment, job: Job) -> None:
