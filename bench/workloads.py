@@ -239,12 +239,15 @@ TARGETS = (
         factor=200.0,
         least=False,
     ),
-    Target(
-        workload="idle",
-        variant=Idle().variant,
-        figure="bytes_each",
-        factor=10 * 1024,
-        least=False,
+    *(
+        Target(
+            workload="idle",
+            variant=Idle(connections=count, streams=count).variant,
+            figure="bytes_each",
+            factor=10 * 1024,
+            least=False,
+        )
+        for count in (1_000, 5_000)
     ),
     Target(
         workload="idle",
