@@ -42,7 +42,8 @@ def of_server() -> Counter[str]:
     return Counter(
         kind.__qualname__
         for kind in kinds
-        if kind.__module__.startswith("ackline.server")
+        # Of some extension types it is a descriptor.
+        if str(kind.__module__).startswith("ackline.server")
         or kind.__name__ in ("EventBuffer", "EventSender", "Task", "async_generator")
     )
 
