@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -49,13 +50,20 @@ async def idle(spec: Idle, job: Job) -> Measured:
         return await cost_of_each(spec.streams, job, opened)
 
 
+async def _import() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-c", "import ackline.client"),
+        env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
+    )
+    check(await process.wait() == 0, "the client cannot be imported")
+
+
 async def start(_: Start, job: Job) -> Measured:
     """Import the client; start a server and connect to it."""
+    await _import()  # compiles, as an installation does
     began = time.perf_counter()
-    importing = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "import ackline.client"
-    )
-    check(await importing.wait() == 0, "the client cannot be imported")
+    await _import()
     imported = time.perf_counter()
     arguments = ["--listen=127.0.0.1:0", "--metrics=off"]
     server = await asyncio.create_subprocess_exec(
