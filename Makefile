@@ -53,7 +53,7 @@ demo: setup ## Run the demonstration
 # Peers with an extra of their own; one that cannot be installed is skipped.
 PEERS := grpc mosquitto nats picows rabbitmq redis sse tuspy websockets
 
-# Ackline and every peer whose packages and programs can be installed; about ten minutes.
+# Ackline and every peer whose packages and programs can be installed.
 .PHONY: bench
 bench: setup ## Measure Ackline beside its peers
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[bench]'
