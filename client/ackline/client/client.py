@@ -134,6 +134,8 @@ class Client:
 
         A file given by its path is found again by path, size and time of change when
         this is called again, after a crash too, and continues from what the server has.
+        One that was committed, and is still the current object of that name, is not
+        sent again: its result is returned, with `chunks_sent` 0.
 
         Args:
             source: a path; bytes; a binary file, from its position on; or an async

@@ -13,6 +13,7 @@ from ackline.client.digests import OrderedDigest, digest_text, new_hash
 from ackline.client.handles import Handle, raise_for
 from ackline.client.progress import Progress
 from ackline.client.sources import SourceChangedError
+from ackline.proto.checksums import combine
 from ackline.proto.chunk_sender import ChunkSender
 from ackline.proto.errors import (
     Code,
@@ -435,7 +436,8 @@ class Upload(Handle):
     async def _committed(self) -> UploadResult | None:
         """Return the result of an earlier process if its object is still there.
 
-        That process may have been killed before its caller knew.
+        And if the source is still what was uploaded. That process may have been killed
+        before its caller knew.
         """
         entry = self._state.get() if self._state is not None else {}
         size = self._source.size
@@ -451,7 +453,8 @@ class Upload(Handle):
                 raise
             report = None
         found = report.facts if isinstance(report, StatusReport) else {}
-        if found.get("object_id") != entry["object_id"]:
+        same_object = found.get("object_id") == entry["object_id"]
+        if not same_object or await self._source_crc(size) != entry["crc"]:
             await self._forget()
             return None
         return UploadResult(
@@ -467,6 +470,14 @@ class Upload(Handle):
             chunks_repeated=0,
             resumes=0,
         )
+
+    async def _source_crc(self, size: int) -> int:
+        """Return the CRC-32C of the source; size and time of change do not prove it."""
+        crc = 0
+        for index in range(-(-size // self._chunk_size)):
+            part, length = await self._source.crc(index)
+            crc = combine(crc, part, length)
+        return crc
 
     async def _find_key(self) -> None:
         """Continue the upload that was begun before, or begin one under a new key."""
