@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import os
 import re
+import shutil
 import socket
 from pathlib import Path
 
@@ -68,7 +70,7 @@ async def serve(spec: Upload | Fetch, job: Job, ready: Ready) -> None:
     stored = job.folder / "root" / "object"
     stored.parent.mkdir()
     if isinstance(spec, Fetch):
-        stored.write_bytes(job.source.read_bytes())
+        await asyncio.to_thread(shutil.copyfile, job.source, stored)
     port = free_port()
     config = job.folder / "nginx.conf"
     user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""

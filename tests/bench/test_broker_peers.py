@@ -10,8 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from bench.runner import Runner, contenders
 from bench.specs import Many, Publish, Spec, Subscribe, Upload
+
+from tests.bench.runs import run_once
 
 MIB = 1 << 20
 SMALL: tuple[Spec, ...] = (
@@ -27,18 +28,7 @@ SMALL: tuple[Spec, ...] = (
 @pytest.mark.parametrize("spec", SMALL, ids=lambda spec: type(spec).__name__)
 @pytest.mark.parametrize("name", ["redis", "nats", "rabbitmq", "mosquitto"])
 def test_a_run_measures_both_sides(tmp_path: Path, name: str, spec: Spec) -> None:
-    able, skipped = contenders([name])
-    if not able:
-        pytest.skip(str(skipped))
-    if not able[0].does(spec):
-        pytest.skip(f"{name} has no roles for it")
-    runner = Runner(tmp_path)
-    result = runner.run(able[0], spec, 0)
-    runner.close()
-    assert result.units > 0
-    assert result.checked
-    assert result.server_peak > 0
-    assert "undelivered" not in result.extra
+    run_once(tmp_path, name, spec)
 
 
 def test_a_program_ends_with_a_role_that_is_killed(tmp_path: Path) -> None:

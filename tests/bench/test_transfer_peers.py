@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from bench.peer import Peer
-from bench.runner import Runner, contenders
 from bench.specs import Fetch, Spec, Upload
+
+from tests.bench.runs import run_once
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,16 +25,7 @@ SMALL: tuple[Spec, ...] = (
 @pytest.mark.parametrize("spec", SMALL, ids=lambda spec: spec.variant)
 @pytest.mark.parametrize("name", ["nginx", "tus_js", "tus_js-whole", "tuspy"])
 def test_a_file_is_transferred(tmp_path: Path, name: str, spec: Spec) -> None:
-    able, skipped = contenders([name])
-    if not able:
-        pytest.skip(str(skipped))
-    if not able[0].does(spec):
-        pytest.skip(f"{name} does not promise that")
-    runner = Runner(tmp_path)
-    try:
-        result = runner.run(able[0], spec, 0)
-    finally:
-        runner.close()
+    result = run_once(tmp_path, name, spec)
     assert result.units == 20 * MIB
     assert "CRC-32C" in result.checked
     assert result.server_peak > MIB

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from bench import arrivals
 from bench.arrivals import Arrivals, ticks
-from bench.runner import Runner, contenders
 from bench.specs import Fanout, Fetch, Idle, Many, Mixed, Spec, Subscribe, Upload
+
+from tests.bench.runs import run_once
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,17 +34,7 @@ SMALL: tuple[Spec, ...] = (
     "name", ["websockets", "picows", "picows-packed", "sse", "grpc"]
 )
 def test_a_run_measures_both_sides(tmp_path: Path, name: str, spec: Spec) -> None:
-    able, skipped = contenders([name])
-    if not able:
-        pytest.skip(str(skipped))
-    if not able[0].does(spec):
-        pytest.skip(f"{name} has no roles for it")
-    runner = Runner(tmp_path)
-    result = runner.run(able[0], spec, 0)
-    runner.close()
-    assert result.units > 0
-    assert result.checked
-    assert "undelivered" not in result.extra
+    result = run_once(tmp_path, name, spec)
     if isinstance(spec, Many | Fanout | Mixed):
         assert result.latency is not None
         assert 0 <= result.latency.p50 <= result.latency.max < 1_000
