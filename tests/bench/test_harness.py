@@ -163,7 +163,13 @@ def test_latencies_are_ranked() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["upload", "nobody"], ["upload", "--variant", "x"], ["compare", "a"]]
+    "arguments",
+    [
+        ["upload", "nobody"],
+        ["upload", "-n", "0"],
+        ["upload", "--variant", "x"],
+        ["compare", "a"],
+    ],
 )
 def test_wrong_arguments_are_named(
     monkeypatch: pytest.MonkeyPatch,
