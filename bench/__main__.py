@@ -29,6 +29,9 @@ def main() -> int:
     # `timeout` sends it: what runs is ended and what was made is removed all the same.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = _options()
+    if options.repetitions < 1:
+        print("--repetitions is at least 1", file=sys.stderr)
+        return 2
     able, skipped = contenders(options.peers)
     for peer, reason in skipped.items():
         print(f"skipped {peer}: {reason}")
