@@ -26,7 +26,7 @@ from ackline.client.cli.display import (
 )
 from ackline.client.cli.lines import Lines
 from ackline.client.cli.output import Output
-from ackline.client.cli.values import chunk_size, key_value, start_at
+from ackline.client.cli.values import key_value, seconds, size, start_at
 from ackline.client.digests import OrderedDigest, digest_text, new_hash
 from ackline.client.memory import LoadMemory
 from ackline.client.state import State, default_state_dir, open_state
@@ -320,10 +320,18 @@ def test_a_terminal_gets_a_bar(
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("5", 5), ("64K", 65_536), ("4m", 2**22), ("1G", 2**30)]
+    ("text", "found"),
+    [("5", 5), ("64K", 65_536), ("4m", 2**22), ("4MiB", 2**22), ("1GB", 2**30)],
 )
-def test_sizes_may_have_a_unit(text: str, size: int) -> None:
-    assert chunk_size(text) == size
+def test_sizes_may_have_a_unit(text: str, found: int) -> None:
+    assert size(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("5", 5.0), ("0.5", 0.5), ("90s", 90.0), ("7d", 604_800.0)]
+)
+def test_durations_may_have_a_unit(text: str, found: float) -> None:
+    assert seconds(text) == found
 
 
 @pytest.mark.parametrize(
@@ -440,7 +448,12 @@ def test_wrong_values_say_what_is_right() -> None:
     from argparse import ArgumentTypeError  # noqa: PLC0415
 
     parsers: list[tuple[Callable[[str], object], str]] = [
-        (chunk_size, "4X"),
+        (size, "4X"),
+        (size, "-4"),
+        (size, "9999999T"),
+        (seconds, "nan"),
+        (seconds, "soon"),
+        (seconds, "99999d"),
         (key_value, "=5"),
         (start_at, "middle"),
     ]

@@ -5,5 +5,13 @@ from __future__ import annotations
 from ackline.aio.descriptors import hold_standard_files
 from ackline.aio.filesystems import in_memory
 from ackline.aio.pump import Pump, ScratchPool
+from ackline.aio.units import parse_duration, parse_size
 
-__all__ = ["Pump", "ScratchPool", "hold_standard_files", "in_memory"]
+__all__ = [
+    "Pump",
+    "ScratchPool",
+    "hold_standard_files",
+    "in_memory",
+    "parse_duration",
+    "parse_size",
+]

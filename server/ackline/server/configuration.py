@@ -7,11 +7,11 @@ environment, that over the file, and that over the default.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ackline.aio import parse_duration, parse_size
 from ackline.server.addresses import Address
 from ackline.server.options import OptionError, Options, described
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["flag_of", "load_options", "parse_address", "variable_of"]
 
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_SIZE = re.compile(r"([0-9]+)\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
 _OFF = frozenset({"off", "none", ""})
 
 
@@ -119,25 +117,11 @@ def _address(text: str, name: str) -> Address | None:
     return parse_address(text)
 
 
-def _integer(text: str, _name: str) -> int:
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a whole number, such as 4096 or 64MiB")
-    return int(match[1]) * _UNITS[match[2].upper()]
-
-
-def _number(text: str, _name: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a number of seconds") from None
-
-
 _PARSERS: Mapping[type, Callable[[str, str], object]] = {
     Address: _address,
     type(Path()): lambda text, _name: Path(text),
     type(None): lambda text, _name: Path(text) if text else None,
     str: lambda text, _name: text,
-    int: _integer,
-    float: _number,
+    int: lambda text, _name: parse_size(text),
+    float: lambda text, _name: parse_duration(text),
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ackline.client.cli.display import bytes_text
 from ackline.client.cli.running import BaseCommand, Exit
-from ackline.client.cli.values import count
+from ackline.client.cli.values import count, size
 from ackline.proto.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,9 +41,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--version-number", type=count, metavar="N", help="of the object"
     )
     parser.add_argument(
-        "--start", type=count, default=0, help="first byte (default: 0)"
+        "--start",
+        metavar="SIZE",
+        type=size,
+        default=0,
+        help="first byte, such as 4096 or 4MiB (default: 0)",
     )
-    parser.add_argument("--length", type=count, help="bytes (default: all)")
+    parser.add_argument(
+        "--length", metavar="SIZE", type=size, help="bytes (default: all)"
+    )
 
 
 class Command(BaseCommand):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ackline.client.cli.display import bytes_text
 from ackline.client.cli.running import BaseCommand, Exit
-from ackline.client.cli.values import chunk_size, key_value, open_file
+from ackline.client.cli.values import key_value, open_file, size
 from ackline.client.digests import ALGORITHMS
 from ackline.client.uploads import EXISTING
 from ackline.proto.errors import UsageError
@@ -44,10 +44,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--chunk-size",
-        metavar="BYTES",
-        type=chunk_size,
-        default="4M",
-        help="what is acknowledged as a whole (default: 4M)",
+        metavar="SIZE",
+        type=size,
+        default="4MiB",
+        help="what is acknowledged as a whole (default: 4MiB)",
     )
     parser.add_argument("--key", help="idempotency key (default: made and remembered)")
     parser.add_argument(

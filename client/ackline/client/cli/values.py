@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import stat
+from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any
 
+from ackline.aio import parse_duration, parse_size
 from ackline.proto.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,23 +19,34 @@ if TYPE_CHECKING:
     from ackline.client.subscriptions import StartAt
     from ackline.proto.values import Value
 
-__all__ = ["chunk_size", "count", "key_value", "open_file", "seconds", "start_at"]
+__all__ = [
+    "age",
+    "count",
+    "key_value",
+    "log_name",
+    "open_file",
+    "seconds",
+    "size",
+    "size_limit",
+    "start_at",
+]
 
 WORDS: dict[str, StartAt] = {"first": "first", "last": "last", "next": "next"}
 MAX_COUNT = 2**63 - 1
-FACTORS = {"K": 2**10, "M": 2**20, "G": 2**30}
+MAX_SECONDS = 1e9
+OFF = "off"
+AGO = re.compile(r"[0-9.]+[smhdw]")
 
 
-def chunk_size(text: str) -> int:
-    """Return a size such as `4194304`, `4096K` or `4M`."""
-    factor = FACTORS.get(text[-1:].upper(), 1)
-    number = text[:-1] if factor > 1 else text
+def size(text: str) -> int:
+    """Return the bytes of `4194304`, `4096K` or `4MiB`."""
     try:
-        return int(number) * factor
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a size such as 4096, 64K or 4M"
-        ) from None
+        number = parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if number > MAX_COUNT:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than any file has")
+    return number
 
 
 def key_value(text: str) -> tuple[str, Value]:
@@ -54,20 +68,50 @@ def key_value(text: str) -> tuple[str, Value]:
 
 
 def start_at(text: str) -> StartAt:
-    """Return the start of a subscription: first, last, next, -N or an event id."""
+    """Return the start of a subscription.
+
+    That is first, last, next, -N, an event id, a time, or how long ago.
+    """
     if text in WORDS:
         return WORDS[text]
+    if AGO.fullmatch(text):
+        return datetime.now().astimezone() - timedelta(seconds=seconds(text))
     try:
         number = int(text)
     except ValueError:
+        pass
+    else:
+        return ("last", -number) if number < 0 else number
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is none of first, last, next, -N or an event id"
+            f"{text!r} is none of first, last, next, -N, an event id, a time such as"
+            " 2026-01-31T14:30, or how long ago, such as 10m"
         ) from None
-    return ("last", -number) if number < 0 else number
+
+
+def age(text: str) -> float | None:
+    """Return the seconds of `7d`, `12h`, `30m` or `45s`, or None for `off`."""
+    if text == OFF:
+        return None
+    return seconds(text)
+
+
+def size_limit(text: str) -> int | None:
+    """Return the bytes of a size such as `1GB` or `500M`, or None for `off`."""
+    if text == OFF:
+        return None
+    return size(text)
+
+
+def log_name(text: str) -> str:
+    """Return the name of a log, given with or without `logs/`."""
+    return text.removeprefix("logs/")
 
 
 def count(text: str) -> int:
-    """Return a number of bytes or events, or a position: `0` or more."""
+    """Return a number of events, or a version: `0` or more."""
     try:
         number = int(text)
     except ValueError:
@@ -78,13 +122,13 @@ def count(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """Return a number of seconds such as `5` or `0.5`."""
+    """Return the seconds of `5`, `0.5`, `90s`, `15m`, `12h`, `7d` or `2w`."""
     try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+        value = parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if value >= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is longer than any wait")
     return value
 
 
