@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -546,3 +547,59 @@ async def test_a_name_may_be_given_as_list_prints_it(
         done = await command(f"--server={server.url}", *arguments, folder=tmp_path)
         assert done.code == Exit.DONE, done.errors
     assert (tmp_path / "b.txt").read_text() == "hello"
+
+
+async def test_a_log_is_created_sealed_and_deleted(
+    server: ServerProcess, tmp_path: Path, name: str
+) -> None:
+    async def ask(*words: str) -> tuple[int, str]:
+        done = await command(f"--server={server.url}", *words, folder=tmp_path)
+        return done.code, done.out + done.errors
+
+    log = f"logs/{name}"
+    code, told = await ask("create", log, "--max-age=7d", "--max-size=1GB")
+    assert (code, "created" in told) == (0, True), told
+    assert "for 604800 s and up to 1073741824 bytes" in told
+    code, told = await ask("create", log, "--max-age=off")
+    assert (code, "configured" in told) == (0, True), told
+    assert "604800" not in told
+    assert "1073741824" in told
+    code, told = await ask("seal", log, "--outcome=failed", "--text=enough")
+    assert (code, "is sealed" in told) == (0, True), told
+    code, told = await ask("subscribe", log)
+    assert (code, "failed: ok: enough" in told) == (1, True), told
+    code, told = await ask("publish", name)
+    assert (code, "takes no more" in told) == (3, True), told
+    code, told = await ask("--json", "delete", log)
+    assert (code, json.loads(told)["target"]) == (0, log), told
+    code, told = await ask("delete", log)
+    assert (code, "there is no log" in told) == (3, True), told
+    code, told = await ask("delete", name)
+    assert (code, "objects/" in told) == (2, True), told
+
+
+async def test_a_log_is_read_from_a_time_on(
+    server: ServerProcess, tmp_path: Path, name: str
+) -> None:
+    async with connect(server.url) as client:
+        async with client.publish(name) as publisher:
+            await publisher.send("early")
+            await publisher.flush()
+            await asyncio.sleep(0.05)  # what is compared is times
+            between = datetime.now().astimezone()
+            await asyncio.sleep(0.05)
+            await publisher.send("late")
+        await client.seal(name)
+
+    async def lines(start: str) -> list[str]:
+        done = await command(
+            *(f"--server={server.url}", "subscribe", f"logs/{name}"),
+            f"--from={start}",
+            folder=tmp_path,
+        )
+        assert done.code == 0, done.errors
+        return done.out.splitlines()
+
+    assert await lines(between.isoformat()) == ["late"]
+    assert await lines("1h") == ["early", "late"]
+    assert await lines("2999-01-01") == []

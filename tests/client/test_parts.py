@@ -9,6 +9,7 @@ import itertools
 import os
 import struct
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,14 @@ from ackline.client.cli.display import (
 )
 from ackline.client.cli.lines import Lines
 from ackline.client.cli.output import Output
-from ackline.client.cli.values import key_value, seconds, size, start_at
+from ackline.client.cli.values import (
+    age,
+    key_value,
+    seconds,
+    size,
+    size_limit,
+    start_at,
+)
 from ackline.client.digests import OrderedDigest, digest_text, new_hash
 from ackline.client.memory import LoadMemory
 from ackline.client.state import State, default_state_dir, open_state
@@ -360,6 +368,17 @@ def test_starts() -> None:
         ("last", 3),
         17,
     ]
+    time = start_at("2026-01-31T14:30+01:00")
+    assert isinstance(time, datetime)
+    assert time.timestamp() == 1_769_866_200
+    ago = start_at("10m")
+    assert isinstance(ago, datetime)
+    assert 599 < datetime.now().timestamp() - ago.timestamp() < 660
+
+
+def test_what_a_log_keeps() -> None:
+    assert [age(text) for text in ("7d", "90s", "off")] == [604_800, 90, None]
+    assert [size_limit(text) for text in ("1GB", "500", "off")] == [2**30, 500, None]
 
 
 def lines_of(data: bytes, count: int = 0) -> list[bytes]:
@@ -456,6 +475,9 @@ def test_wrong_values_say_what_is_right() -> None:
         (seconds, "99999d"),
         (key_value, "=5"),
         (start_at, "middle"),
+        (start_at, "2026-13-01"),
+        (age, "never"),
+        (size_limit, "much"),
     ]
     for parse, text in parsers:
         with pytest.raises(ArgumentTypeError):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
+from ackline.client.arguments import checked_choice, checked_resource
 from ackline.client.fetches import Fetch, FetchParameters
 from ackline.client.handles import checked_key
 from ackline.client.memory import LoadMemory
+from ackline.client.operations import Operations
 from ackline.client.options import DEFAULT_CHUNK_SIZE, ClientOptions
 from ackline.client.publishers import Publisher
 from ackline.client.sources import make_source
@@ -20,33 +22,19 @@ from ackline.client.threads import Threads
 from ackline.client.uploads import DURABILITIES, EXISTING, Upload, UploadParameters
 from ackline.proto.buffers import BufferPool
 from ackline.proto.errors import (
-    AcklineError,
-    ProtocolViolation,
     Refused,
     StreamFailed,
     UsageError,
 )
 from ackline.proto.event_receiver import MAX_WINDOW_BYTES
-from ackline.proto.frames import FrameType
 from ackline.proto.messages import (
-    Cancel,
-    Configure,
-    Delete,
-    Intent,
-    List,
-    Listed,
     OnTrimmed,
-    Outcome,
-    Scope,
-    Seal,
-    Status,
-    StatusReport,
 )
-from ackline.proto.resource import Resource, ResourceKind, parse_resource
+from ackline.proto.resource import Resource, ResourceKind
 from ackline.proto.windows import Budget
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from ackline.client.fetches import FetchResult
     from ackline.client.progress import OnProgress
@@ -56,23 +44,15 @@ if TYPE_CHECKING:
     from ackline.client.subscriptions import StartAt
     from ackline.client.targets import FetchTarget, Target
     from ackline.client.uploads import DurabilityName, ExistingName, UploadResult
-    from ackline.proto.messages import Entry
     from ackline.proto.values import Value
 
 __all__ = ["Client"]
 
-_T = TypeVar("_T")
-
 SUBSCRIBABLE = (ResourceKind.LOGS, ResourceKind.SOURCES, ResourceKind.RUNS)
 ON_TRIMMED = {"error": OnTrimmed.ERROR, "gap": OnTrimmed.GAP}
-INTENTS = {
-    "completed": Intent.COMPLETED,
-    "failed": Intent.FAILED,
-    "cancelled": Intent.CANCELLED,
-}
 
 
-class Client:
+class Client(Operations):
     """One session with a server, over as many connections as it takes.
 
     From `connect()`. All methods may be used at once, from one event loop. A lost
@@ -90,7 +70,7 @@ class Client:
     """
 
     def __init__(self, supervisor: Supervisor, options: ClientOptions) -> None:
-        self._supervisor = supervisor
+        super().__init__(supervisor)
         self._options = options
         self._threads = Threads()
         self._memory = LoadMemory(options.load_memory)
@@ -165,9 +145,9 @@ class Client:
             key=None if key is None else checked_key(key),
             chunk_size=chunk_size,
             algorithm=algorithm,
-            existing=_choice("existing", existing, EXISTING),
+            existing=checked_choice("existing", existing, EXISTING),
             metadata=dict(metadata or {}),
-            durability=_choice("durability", durability, DURABILITIES),
+            durability=checked_choice("durability", durability, DURABILITIES),
             deadline=deadline,
         )
         made = make_source(source, memory=self._memory, threads=self._threads)
@@ -324,7 +304,7 @@ class Client:
             deadline: seconds after which the server fails the stream; 0 for never.
             on_exit: whether leaving the context cancels the run.
         """
-        parsed = _resource(resource)
+        parsed = checked_resource(resource)
         if parsed.kind not in SUBSCRIBABLE:
             raise UsageError(
                 f"{resource!r} has no events; subscribe to logs/NAME, sources/NAME or"
@@ -340,7 +320,7 @@ class Client:
                 generation=generation,
                 policy=policy,
                 policy_value=policy_value,
-                on_trimmed=_choice("on_trimmed", on_trimmed, ON_TRIMMED),
+                on_trimmed=checked_choice("on_trimmed", on_trimmed, ON_TRIMMED),
                 auto_ack=auto_ack,
                 window_bytes=window_bytes,
                 deadline=deadline,
@@ -348,98 +328,6 @@ class Client:
             ),
             budget=self._budget,
         )
-
-    # Requests
-
-    async def list(self, prefix: str = "objects/") -> AsyncIterator[Entry]:
-        """Yield the resources whose names begin with `prefix`, in order."""
-        after = ""
-        while True:
-            reply = await self._supervisor.requests.ask(
-                FrameType.LIST, List(prefix, after), about=prefix
-            )
-            if not isinstance(reply, Listed):
-                raise _wrong_answer(reply)
-            for entry in reply.entries:
-                yield entry
-            after = reply.after
-            if not after:
-                return
-
-    async def status(self, target: str) -> StatusReport:
-        """Return the state of a resource, and why it is not moving."""
-        reply = await self._supervisor.requests.ask(
-            FrameType.STATUS, Status(str(_resource(target))), about=target
-        )
-        if not isinstance(reply, StatusReport):
-            raise _wrong_answer(reply)
-        return reply
-
-    async def delete(self, target: str, *, version: int = 0) -> None:
-        """Delete an object, one version of it, or a log.
-
-        Raises:
-            ConnectionLost: the connection was lost before the answer; look whether it
-                is gone.
-        """
-        await self._supervisor.requests.ask(
-            FrameType.DELETE,
-            Delete(str(_resource(target)), version),
-            about=target,
-            repeatable=False,
-        )
-
-    async def seal(
-        self,
-        log: str,
-        *,
-        intent: Literal["completed", "failed", "cancelled"] = "completed",
-        text: str = "",
-    ) -> None:
-        """End a log: it takes no more, and its subscribers end after its last event."""
-        resource = Resource.of(ResourceKind.LOGS, log.removeprefix("logs/"))
-        message = Seal(str(resource), _choice("intent", intent, INTENTS), 0, text)
-        await self._supervisor.requests.ask(
-            FrameType.SEAL, message, about=str(resource)
-        )
-
-    async def configure(
-        self,
-        log: str,
-        *,
-        retention_seconds: float | None = None,
-        retention_bytes: int | None = None,
-    ) -> None:
-        """Create a log, or change how long it keeps its events."""
-        resource = Resource.of(ResourceKind.LOGS, log.removeprefix("logs/"))
-        settings: dict[str, Value] = {
-            "retention_seconds": retention_seconds,
-            "retention_bytes": retention_bytes,
-        }
-        given: dict[str, Value] = {
-            name: value for name, value in settings.items() if value is not None
-        }
-        await self._supervisor.requests.ask(
-            FrameType.CONFIGURE, Configure(str(resource), given), about=str(resource)
-        )
-
-    async def cancel(self, target: str, *, text: str = "") -> Outcome:
-        """Cancel a run or an upload, whoever began it; return its outcome.
-
-        If it has ended already, that is the outcome.
-        """
-        reply = await self._supervisor.requests.ask(
-            FrameType.CANCEL,
-            Cancel(Scope.WORK, str(_resource(target)), text),
-            about=target,
-        )
-        if not isinstance(reply, Outcome):
-            raise _wrong_answer(reply)
-        return reply
-
-    async def ping(self) -> float:
-        """Return the seconds of one round trip to the server."""
-        return await self._supervisor.ping()
 
     def close_threads(self) -> None:
         """End the threads: for `connect()`."""
@@ -470,19 +358,6 @@ class Client:
         )
 
 
-def _choice(name: str, value: str, choices: Mapping[str, _T]) -> _T:
-    if value not in choices:
-        raise UsageError(f"{name} is {value!r}; it is one of {', '.join(choices)}")
-    return choices[value]
-
-
-def _resource(text: str) -> Resource:
-    try:
-        return parse_resource(text)
-    except ProtocolViolation as violation:
-        raise UsageError(violation.text) from None
-
-
 def _target(target: FetchTarget) -> Target:
     if target is None:
         return MemoryTarget()
@@ -494,7 +369,3 @@ def _target(target: FetchTarget) -> Target:
         f"cannot fetch into a {type(target).__name__}; give a path, a binary file or"
         " None"
     )
-
-
-def _wrong_answer(reply: object) -> AcklineError:
-    return AcklineError(f"the server answered with {type(reply).__name__}")

@@ -68,7 +68,7 @@ def parse_start(start: StartAt) -> tuple[Start, int]:
         case ("last", int(count)) if count > 0:
             return Start.LAST_EVENTS, count
         case datetime():
-            return Start.TIME, int(start.timestamp() * 1000)
+            return Start.TIME, max(0, int(start.timestamp() * 1000))
         case _:
             pass
     raise UsageError(

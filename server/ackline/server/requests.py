@@ -22,7 +22,7 @@ from ackline.server import outcomes
 from ackline.server.listing import list_resources
 from ackline.server.refusals import Refusal, refusal_of
 from ackline.server.status import report_status
-from ackline.server.stores.errors import StoreError
+from ackline.server.stores.errors import NotFound, StoreError
 
 if TYPE_CHECKING:
     from ackline.proto.messages import Listed, Outcome, StatusReport, Value
@@ -96,6 +96,9 @@ async def _seal(service: Service, message: Seal) -> Done:
     return Done(f"{target} {'was sealed before' if before else 'is sealed'}")
 
 
+LARGEST = 2**63
+"""What the records can hold is below this."""
+
 _SETTINGS = ("retention_seconds", "retention_bytes")
 
 
@@ -109,22 +112,38 @@ async def _configure(service: Service, message: Configure) -> Done:
                 f"a log has no setting {name!r}; there are {', '.join(_SETTINGS)}",
             )
         _check_number(name, value)
-    record = (await service.logs.open(target.name)).record
-    seconds = settings.get("retention_seconds", record.retention_seconds)
-    size = settings.get("retention_bytes", record.retention_bytes)
+    try:
+        source, made = await service.logs.open(target.name, create=False), False
+    except NotFound:
+        source, made = await service.logs.open(target.name), True
+    seconds = settings.get("retention_seconds", source.record.retention_seconds)
+    size = settings.get("retention_bytes", source.record.retention_bytes)
     await service.logs.configure(
         target.name,
         retention_seconds=None if seconds is None else float(seconds),
         retention_bytes=None if size is None else int(size),
     )
-    return Done(f"{target} is configured")
+    return Done(
+        f"{target} is {'created' if made else 'configured'}:"
+        f" it keeps events {_kept(seconds, size)}"
+    )
+
+
+def _kept(seconds: Value, size: Value) -> str:
+    """Return how long a log keeps its events, for people."""
+    limits: list[str] = []
+    if seconds is not None:
+        limits.append(f"for {seconds:g} s")
+    if size is not None:
+        limits.append(f"up to {size} bytes")
+    return " and ".join(limits) or "for ever"
 
 
 def _check_number(name: str, value: Value) -> None:
     legal = value is None or (
         isinstance(value, int if name == "retention_bytes" else int | float)
         and not isinstance(value, bool)
-        and value >= 0
+        and 0 <= value < LARGEST
     )
     if not legal:
         raise Refusal(

@@ -12,10 +12,13 @@ from ackline.aio import hold_standard_files
 from ackline.client.addresses import DEFAULT_URL
 from ackline.client.cli import (
     cancel,
+    create,
+    delete,
     fetch,
     listing,
     ping,
     publish,
+    seal,
     status,
     subscribe,
     upload,
@@ -41,7 +44,19 @@ exit codes:
 variables: ACKLINE_SERVER is the default of --server, ACKLINE_TOKEN the bearer token.
 """
 
-COMMANDS = (upload, fetch, publish, subscribe, listing, status, cancel, ping)
+COMMANDS = (
+    upload,
+    fetch,
+    publish,
+    subscribe,
+    listing,
+    status,
+    cancel,
+    create,
+    seal,
+    delete,
+    ping,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

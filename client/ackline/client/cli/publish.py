@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, TextIO
 
 from ackline.client.cli.lines import Lines, piped_lines
 from ackline.client.cli.running import BaseCommand, Exit, outcome_fields
-from ackline.client.cli.values import open_file, seconds
+from ackline.client.cli.values import log_name, open_file, seconds
 from ackline.client.state import open_state
 from ackline.proto.errors import UsageError
 
@@ -38,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "log",
         metavar="LOG",
-        type=lambda text: text.removeprefix("logs/"),
+        type=log_name,
         help="its name, or logs/NAME as `list` prints it",
     )
     parser.add_argument(

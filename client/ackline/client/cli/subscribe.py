@@ -56,7 +56,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         dest="start",
         metavar="POSITION",
         type=start_at,
-        help="first, last, next, -N for the last N, or an event id (default: first)",
+        help="first, last, next, -N for the last N, an event id, a time such as"
+        " 2026-01-31T14:30, or how long ago, such as 10m (default: first)",
     )
     parser.add_argument(
         "--param",
