@@ -116,12 +116,12 @@ async def _configure(service: Service, message: Configure) -> Done:
         source, made = await service.logs.open(target.name, create=False), False
     except NotFound:
         source, made = await service.logs.open(target.name), True
-    seconds = settings.get("retention_seconds", source.record.retention_seconds)
-    size = settings.get("retention_bytes", source.record.retention_bytes)
+    age = settings.get("retention_seconds", source.record.retention_seconds)
+    most = settings.get("retention_bytes", source.record.retention_bytes)
+    seconds = None if age is None else float(age)
+    size = None if most is None else int(most)
     await service.logs.configure(
-        target.name,
-        retention_seconds=None if seconds is None else float(seconds),
-        retention_bytes=None if size is None else int(size),
+        target.name, retention_seconds=seconds, retention_bytes=size
     )
     return Done(
         f"{target} is {'created' if made else 'configured'}:"
@@ -129,7 +129,7 @@ async def _configure(service: Service, message: Configure) -> Done:
     )
 
 
-def _kept(seconds: Value, size: Value) -> str:
+def _kept(seconds: float | None, size: int | None) -> str:
     """Return how long a log keeps its events, for people."""
     limits: list[str] = []
     if seconds is not None:
