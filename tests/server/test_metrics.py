@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from ackline.server import Address
+from ackline.server import Address, Server
 from tests.server.peer import Peer
 
 if TYPE_CHECKING:
@@ -41,8 +41,19 @@ async def get(serving: Serving, path: str, method: str = "GET") -> tuple[int, st
 
 
 async def test_the_metrics_are_those_of_the_spec(start: Start) -> None:
-    async with start(metrics=Address("127.0.0.1", 0)) as serving:
+    server = Server()
+
+    @server.sink("b")
+    async def take(_thing: object) -> None:
+        pass
+
+    async with start(server, metrics=Address("127.0.0.1", 0)) as serving:
         peer = await Peer(serving.port).connect()
+        await peer.upload("b", b"").ended()
+        taken = 'ackline_sink_calls_total{result="taken",sink="take"} 1.0'
+        async with asyncio.timeout(10):
+            while taken not in (await get(serving, "/metrics"))[1]:
+                pass
         await peer.upload("a", b"x" * 100_000).ended()
         await peer.fetch("a").ended()
         await peer.publish("log", [b"x"] * 10).ended()
@@ -68,13 +79,15 @@ async def test_the_metrics_are_those_of_the_spec(start: Start) -> None:
         ("ackline_connections_total{}", 2),
         ("ackline_sessions{state=attached}", 1),
         ("ackline_sessions_resumed_total{result=resumed}", 1),
-        ("ackline_streams_opened_total{existing=false,use=upload}", 1),
+        ("ackline_streams_opened_total{existing=false,use=upload}", 2),
         ("ackline_outcomes_total{outcome=completed,use=fetch}", 1),
         ("ackline_units_total{use=upload}", 2),
         ("ackline_units_total{use=fetch}", 2),
         ("ackline_units_total{use=publish}", 10),
         ("ackline_units_total{use=subscribe}", 10),
         ("ackline_refusals_total{code=not_found}", 1),
+        ("ackline_sink_calls_total{result=taken,sink=take}", 1),
+        ("ackline_sink_objects{sink=take,state=waiting}", 0),
         ("ackline_ack_latency_seconds_count{use=upload}", 2),
     ):
         assert values[name] == value, name

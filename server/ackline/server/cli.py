@@ -96,9 +96,15 @@ def _greet(server: Server, options: Options, serving: Serving) -> None:
         f"  metrics   {metrics}",
         f"  data      {options.data_dir.absolute()}  (ACKs: {options.durability})",
         f"  sources   {', '.join(sorted(server.sources)) or 'none'}",
-        f"  sinks     {', '.join(sink.pattern for sink in server.sinks) or 'none'}",
+        f"  sinks     {_sinks(server) or 'none'}",
     ]
     print("\n".join(lines), flush=True)
+
+
+def _sinks(server: Server) -> str:
+    return ", ".join(
+        f"{sink.name} ({' '.join(sink.patterns)})" for sink in server.sinks
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -65,7 +65,7 @@ async def _try(handler: UploadHandler) -> None:
             outcome=outcome,
             crc=end.crc,
             digest=end.digest,
-            sink=service.sinks.wants(handler.resource.name),
+            sinks=service.deliveries.takers(handler.resource.name),
         )
     except (SizeMismatch, DigestMismatch, AlreadyExists) as error:
         await handler.end(OutcomeKind.FAILED, code_of(error), str(error), work=True)
@@ -78,4 +78,4 @@ async def _try(handler: UploadHandler) -> None:
         record = upload.record.outcome
         assert record is not None
         handler.decide(outcomes.load(record))
-        service.sinks.committed(stored)
+        service.deliveries.committed(stored.name)

@@ -75,7 +75,7 @@ async def _objects(
                 "object_id": each.object_id,
                 "version": each.version,
                 "crc": each.crc32c,
-                "sink": str(each.sink),
+                "waiting_sinks": each.waiting_sinks,
             },
         )
         for each in await service.chunks.objects(prefix, after=after, limit=limit)

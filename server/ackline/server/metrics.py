@@ -27,6 +27,7 @@ from ackline.proto.lifecycle import State
 from ackline.proto.messages import GapReason, Use
 from ackline.server.addresses import listening
 from ackline.server.counters import add_units
+from ackline.server.stores.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -52,6 +53,7 @@ def collect(service: Service) -> list[Metric]:
         *_streams(service),
         *_frames(service),
         *_times(service),
+        *_sinks(service),
     ]
 
 
@@ -190,6 +192,22 @@ def _times(service: Service) -> Iterable[Metric]:
     )
 
 
+def _sinks(service: Service) -> Iterable[Metric]:
+    deliveries = service.deliveries
+    states: dict[tuple[str, ...], float] = {}
+    calls: dict[tuple[str, ...], float] = {}
+    for name, waiting in deliveries.waiting.items():
+        states[name, "waiting"] = waiting
+    for worker in deliveries.workers:
+        name = worker.sink.name
+        states.setdefault((name, "waiting"), 0)
+        states[name, "called"] = worker.running
+        calls[name, "taken"] = worker.taken
+        calls[name, "failed"] = worker.failed
+    yield _gauge("sink_objects", "To be taken by sinks.", states, "sink", "state")
+    yield _counter("sink_calls", "Calls of sinks.", calls, "sink", "result")
+
+
 def _name(use: Use) -> str:
     return use.name.lower()
 
@@ -299,6 +317,10 @@ class MetricsServer:
             return "200 OK", plain, b"ok\n"
         if path != b"/metrics":
             return "404 Not Found", plain, b"there are /metrics and /healthz\n"
+        try:
+            await self._service.deliveries.count()
+        except StoreError as error:
+            log.warning("what waits for sinks cannot be counted: %s", error)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Snapshot(collect(self._service)))
         text = await asyncio.to_thread(generate_latest, registry)

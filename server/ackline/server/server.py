@@ -15,7 +15,7 @@ from ackline.server.metrics import MetricsServer
 from ackline.server.options import Options
 from ackline.server.service import Service
 from ackline.server.signals import stop_signals
-from ackline.server.sinks import Sink
+from ackline.server.sinks import CONCURRENCY, Sink
 from ackline.server.sources import Source
 from ackline.server.stores.storage import Storage, StorageOptions
 
@@ -132,18 +132,52 @@ class Server:
 
         return register
 
-    def sink(self, pattern: str) -> Callable[[S], S]:
+    def sink(
+        self,
+        pattern: str,
+        *,
+        name: str = "",
+        timeout: float | None = None,
+        concurrency: int = CONCURRENCY,
+    ) -> Callable[[S], S]:
         """Register a function that is called with each committed object of a name.
 
-        It is called at least once for each object, across crashes too, and again some
-        time after it raised.
+        It is called at least once for each object, across crashes too, unless the
+        object is deleted or replaced before. When it raises it is called again, after
+        1 s doubling to 5 minutes, for as long as it takes; `ackline status` of the
+        object tells why. At least once may be twice: `object_id` tells.
+
+        An async function runs in the event loop, another one in a thread of its own.
+        One function may be registered with several patterns.
 
         Args:
             pattern: `*` stands for any part of a name, `/` included.
+            name: what an object that waits finds the sink by after a restart; that of
+                the function if not given.
+            timeout: seconds after which a call counts as failed. An async function is
+                cancelled; a thread goes on, and the next call may overlap with it.
+            concurrency: calls at a time; what is committed meanwhile waits.
+
+        Raises:
+            ValueError: another function has the name, or a number is not possible.
         """
+        if concurrency < 1 or (timeout is not None and timeout <= 0):
+            raise ValueError("concurrency and timeout are above 0")
 
         def register(function: S) -> S:
-            self.sinks.append(Sink(pattern, function))
+            own = name or getattr(function, "__name__", type(function).__name__)
+            for known in self.sinks:
+                if known.name == own and known.function is not function:
+                    raise ValueError(
+                        f"there is another sink {own!r} already: give one of them a"
+                        " name=…, to be found by after a restart"
+                    )
+                if known.name == own:
+                    known.patterns.append(pattern)
+                    return function
+            self.sinks.append(
+                Sink(function, own, pattern, timeout=timeout, concurrency=concurrency)
+            )
             return function
 
         return register

@@ -15,9 +15,9 @@ from ackline.proto.server_connection import ServerConnection
 from ackline.proto.stats import Stats
 from ackline.proto.windows import Budget
 from ackline.server.counters import Counters
+from ackline.server.deliveries import Deliveries
 from ackline.server.runs import Runs
 from ackline.server.sessions import Sessions
-from ackline.server.sinks import Sinks
 from ackline.server.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Service:
         pool, scratch: buffers of all connections.
         budget, send_budget: memory for what comes in, and for what is read to go out.
         tasks: everything that runs in the background.
-        sessions, runs, sinks: see their classes.
+        sessions, runs, deliveries: see their classes.
         clients: all connections.
         owners: which handler has `uploads/ID` or a publisher, so that an OPEN with the
             same key can take it over.
@@ -87,7 +87,7 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self.sessions = Sessions(self)
         self.runs = Runs(self, sources)
-        self.sinks = Sinks(self, sinks)
+        self.deliveries = Deliveries(self, sinks)
 
     def now(self) -> float:
         """Return monotonic seconds: the clock of all timers."""
@@ -133,12 +133,11 @@ class Service:
             StoreError: the records cannot be read or changed.
         """
         await self.runs.start()
-        await self.sinks.start()
+        await self.deliveries.start()
 
     async def stop(self, seconds: float) -> None:
         """End what runs; sources and what is being stored get `seconds` each."""
-        await self.runs.stop(seconds)
-        await self.sinks.stop()
+        await asyncio.gather(self.runs.stop(seconds), self.deliveries.stop(seconds))
         await self.tasks.close(seconds)
         try:
             await self.storage.checkpoint()

@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
-import logging
+import threading
 from collections.abc import Awaitable, Callable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ackline.server import outcomes
-from ackline.server.stores.errors import NotFound, StoreError
-from ackline.server.tasks import Tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from ackline.proto.messages import Value
-    from ackline.server.service import Service
-    from ackline.server.stores.entities import ObjectRecord
     from ackline.server.stores.seams import Object
 
-__all__ = ["CommittedObject", "Sink", "SinkFunction", "Sinks"]
+__all__ = ["CONCURRENCY", "CommittedObject", "Sink", "SinkFunction"]
 
-log = logging.getLogger(__name__)
-
-FIRST_RETRY = 1.0
-LONGEST_RETRY = 60.0
-"""Seconds before a sink that raised is called again; doubled each time."""
-
-AT_ONCE = 8
-"""Calls of sinks at a time: a burst of small uploads must not start thousands."""
+CONCURRENCY = 8
+"""Calls of one sink at a time: a burst of small uploads must not start thousands."""
 
 
 class CommittedObject:
     """An object as its sink gets it. Sizes are bytes, times unix seconds.
 
     Attributes:
-        object_id: never used again.
+        object_id: never used again; the same in every call with this object.
         name, version: what it is known by.
         size: of the whole.
         crc: CRC-32C of the whole.
@@ -46,9 +36,10 @@ class CommittedObject:
         metadata: as it was uploaded with.
         created: when it was committed.
         path: a file with its bytes, for reading only, or None if they are elsewhere.
+        attempt: 1 for the first call of this sink with this object.
     """
 
-    def __init__(self, stored: Object) -> None:
+    def __init__(self, stored: Object, attempt: int) -> None:
         record = stored.record
         self.object_id = record.object_id
         self.name = record.name
@@ -60,6 +51,7 @@ class CommittedObject:
         self.metadata: dict[str, Value] = outcomes.metadata_of(record.metadata)
         self.created = record.created
         self.path: Path | None = stored.path
+        self.attempt = attempt
         self._stored = stored
 
     async def read(self, offset: int = 0, size: int | None = None) -> bytes:
@@ -77,110 +69,90 @@ class Sink:
     """A registered sink.
 
     Args:
+        function: called with each object, in the event loop if it is async, else in a
+            thread of its own.
+        name: what an object that waits finds it by after a restart.
         pattern: names of objects it gets; `*` and `?` as in a shell, `/` is ordinary.
-        function: called with each, in the event loop if it is async, else in a thread.
+        timeout: seconds a call may take, or None for any.
+        concurrency: calls at a time.
     """
 
-    def __init__(self, pattern: str, function: SinkFunction) -> None:
-        self.pattern = pattern
-        self._function = function
+    def __init__(
+        self,
+        function: SinkFunction,
+        name: str,
+        pattern: str,
+        *,
+        timeout: float | None = None,
+        concurrency: int = CONCURRENCY,
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.patterns = [pattern]
+        self.timeout = timeout
+        self.concurrency = concurrency
 
     def takes(self, name: str) -> bool:
         """Tell whether it gets objects of this name."""
-        return fnmatchcase(name, self.pattern)
+        return any(fnmatchcase(name, pattern) for pattern in self.patterns)
 
     async def call(self, stored: CommittedObject) -> None:
-        """Hand an object over; what the function raises is raised."""
-        if inspect.iscoroutinefunction(self._function):
-            await self._function(stored)
+        """Hand an object over; what the function raises is raised.
+
+        Raises:
+            TimeoutError: it took longer than it may. A thread cannot be stopped: it
+                goes on, and the next call may overlap with it.
+        """
+        limit = asyncio.timeout(self.timeout)
+        try:
+            async with limit:
+                await self._call(stored)
+        except TimeoutError as error:
+            if limit.expired():
+                raise TimeoutError(f"it took longer than {self.timeout:g} s") from error
+            raise
+
+    async def _call(self, stored: CommittedObject) -> None:
+        if inspect.iscoroutinefunction(self.function):
+            await self.function(stored)
         else:
-            result = await asyncio.to_thread(self._function, stored)
+            result = await _in_thread(self.function, stored)
             if inspect.isawaitable(result):
                 await result
 
 
-class Sinks:
-    """Hands each committed object to its sinks, at least once across crashes.
+async def _in_thread(function: SinkFunction, stored: CommittedObject) -> Any:
+    """Call a function in a thread of its own.
 
-    The object's record says that it is pending until all its sinks have taken it.
+    Not in the loop's executor: a few calls that hang would stop everything else that
+    uses it, and the process could not end before them. A daemon thread it may leave.
     """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
 
-    def __init__(self, service: Service, sinks: Sequence[Sink]) -> None:
-        self._service = service
-        self._sinks = list(sinks)
-        self._places = asyncio.Semaphore(AT_ONCE)
-        self._pending: dict[str, str] = {}
-        self._tasks = Tasks()
-
-    def wants(self, name: str) -> bool:
-        """Tell whether some sink gets objects of this name."""
-        return any(sink.takes(name) for sink in self._sinks)
-
-    def pending(self, name: str) -> bool:
-        """Tell whether an object of this name waits for its sink."""
-        return name in self._pending.values()
-
-    async def start(self) -> None:
-        """Call the sinks again that had not finished when the last process died.
-
-        Raises:
-            StoreError: the records cannot be read.
-        """
-        for record in await self._service.chunks.pending_sinks():
-            self.committed(record)
-
-    def committed(self, record: ObjectRecord) -> None:
-        """Take note of a committed object."""
-        if self.wants(record.name) and record.object_id not in self._pending:
-            self._pending[record.object_id] = record.name
-            self._tasks.spawn(
-                self._deliver(record), f"sink of objects/{record.object_id}"
-            )
-
-    async def stop(self) -> None:
-        """Cancel what runs: it is called again at the next start."""
-        await self._tasks.close(0)
-
-    async def _deliver(self, record: ObjectRecord) -> None:
-        delay = FIRST_RETRY
+    def work() -> None:
+        result: Any = None
+        failure: BaseException | None = None
         try:
-            while not await self._try(record):
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, LONGEST_RETRY)
-        finally:
-            del self._pending[record.object_id]
+            result = function(stored)
+        except BaseException as error:  # noqa: BLE001 - the caller gets it
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(_settle, future, result, failure)
 
-    async def _try(self, record: ObjectRecord) -> bool:
-        """Call the sinks; tell whether that is over."""
-        chunks = self._service.chunks
-        try:
-            async with self._places:
-                await self._call_all(record)
-            await chunks.sink_done(record.object_id)
-        except NotFound:
-            log.info("objects/%s is gone before its sink took it", record.object_id)
-        except Exception as error:
-            log.warning(
-                "the sink of objects/%s (%s) failed; it is called again",
-                record.object_id,
-                record.name,
-                exc_info=error,
-            )
-            await self._note(record.object_id, f"{type(error).__name__}: {error}")
-            return False
-        return True
+    name = f"ackline-sink {stored.name}"
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return await future
 
-    async def _call_all(self, record: ObjectRecord) -> None:
-        stored = await self._service.chunks.open(record.object_id)
-        try:
-            for sink in self._sinks:
-                if sink.takes(record.name):
-                    await sink.call(CommittedObject(stored))
-        finally:
-            await stored.close()
 
-    async def _note(self, object_id: str, text: str) -> None:
-        try:
-            await self._service.chunks.sink_failed(object_id, text)
-        except StoreError as error:
-            log.warning("objects/%s: %s", object_id, error)
+def _settle(
+    future: asyncio.Future[Any], result: object, failure: BaseException | None
+) -> None:
+    if future.done():  # nobody waits any more
+        return
+    if failure is None:
+        future.set_result(result)
+    elif isinstance(failure, Exception) and not isinstance(failure, StopIteration):
+        future.set_exception(failure)
+    else:  # what would end the event loop, or a future does not take
+        future.set_exception(RuntimeError(f"the sink raised {failure!r}"))

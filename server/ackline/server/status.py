@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ackline.server.handler import Handler
     from ackline.server.run import Run
     from ackline.server.service import Service
-    from ackline.server.stores.entities import UploadRecord
+    from ackline.server.stores.entities import Delivery, UploadRecord
 
 __all__ = ["report_status"]
 
@@ -56,12 +56,24 @@ async def _object(service: Service, target: Resource) -> StatusReport:
         "size": found.size,
         "crc": found.crc32c,
         "created": found.created,
-        "sink": str(found.sink),
-        "sink_attempts": found.sink_attempts,
-        "sink_error": found.sink_error,
     }
-    reasons = ("sink",) if found.sink == "pending" else ()
+    waiting = await service.storage.deliveries.of_object(found.object_id)
+    if waiting:
+        facts |= _sink_facts(waiting)
+        facts["sinks_called"] = ", ".join(service.deliveries.calling(found.object_id))
+    reasons = ("sink",) if waiting else ()
     return StatusReport(str(target), "COMPLETED", reasons, facts)
+
+
+def _sink_facts(waiting: list[Delivery]) -> dict[str, Value]:
+    """Return who has not taken an object, and how the worst of them fares."""
+    worst = max(waiting, key=lambda each: each.attempts)
+    return {
+        "sinks": ", ".join(each.sink for each in waiting),
+        "sink_attempts": worst.attempts,
+        "sink_error": worst.error,
+        "sink_next_try": worst.next_try,
+    }
 
 
 async def _log(service: Service, target: Resource) -> StatusReport:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Tasks"]
 
+STUBBORN_SECONDS = 5.0
+"""Seconds that a cancelled task has to end: its `finally` may close what it has."""
+
 log = logging.getLogger(__name__)
 
 
@@ -37,14 +40,20 @@ class Tasks:
         return task
 
     async def close(self, seconds: float) -> None:
-        """Wait that long for what runs, then cancel the rest and wait for it."""
+        """Wait that long for what runs, then cancel the rest, and wait for it a while.
+
+        Code of the embedding program may ignore that it was cancelled; the process ends
+        all the same.
+        """
         if self._tasks and seconds:
             await asyncio.wait(list(self._tasks), timeout=seconds)
         rest = list(self._tasks)
         for task in rest:
             task.cancel()
         if rest:
-            await asyncio.wait(rest)
+            _, left = await asyncio.wait(rest, timeout=STUBBORN_SECONDS)
+            for task in left:
+                log.warning("%s does not end: left as it is", task.get_name())
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -12,7 +12,6 @@ import pytest
 
 from ackline.proto.checksums import crc32c
 from ackline.proto.values import Existing
-from ackline.server.stores.entities import SinkState
 from ackline.server.stores.errors import (
     AlreadyExists,
     Corrupt,
@@ -90,7 +89,7 @@ async def test_committed_object_is_found_and_read(
     assert record.digest == crc32c(data).to_bytes(4, "big")
     assert (record.identity, record.metadata) == (IDENTITY, b"opaque")
     assert (record.created, record.chunk_size) == (clock.now, CHUNK)
-    assert record.sink is SinkState.NONE
+    assert record.waiting_sinks == 0
     assert record.upload_id == record.object_id
     assert await chunks.object("video.mp4") == record
     assert await chunks.object("video.mp4", 1) == record
@@ -139,7 +138,6 @@ async def test_missing_things_are_none_or_not_found(chunks: ChunkStore) -> None:
         chunks.load("nothing"),
         chunks.delete("nothing"),
         chunks.chunk_crcs("nothing"),
-        chunks.sink_done("nothing"),
         chunks.abort("nothing", b"cancelled"),
     ):
         with pytest.raises(NotFound):
@@ -249,25 +247,6 @@ async def test_objects_are_listed_by_prefix_in_pages(chunks: ChunkStore) -> None
     assert [o.name for o in page] == ["b/1", "b/2"]
     page = await chunks.objects("b/", after="b/2", limit=2)
     assert [o.name for o in page] == ["b/3"]
-
-
-async def test_sink_is_pending_until_it_is_done_across_a_restart(
-    tmp_path: Path, clock: Clock
-) -> None:
-    async with Storage.open(tmp_path / "data", OPTIONS, clock=clock) as storage:
-        upload = await storage.chunks.create(parameters())
-        await put_all(upload, b"data")
-        record = await upload.commit(4, epoch=1, outcome=outcome, sink=True)
-        await storage.chunks.sink_failed(record.object_id, "no disk")
-    async with Storage.open(tmp_path / "data", OPTIONS, clock=clock) as storage:
-        (pending,) = await storage.chunks.pending_sinks()
-        assert pending.object_id == record.object_id
-        assert (pending.sink_attempts, pending.sink_error) == (1, "no disk")
-        await storage.chunks.sink_done(record.object_id)
-        assert await storage.chunks.pending_sinks() == []
-        done = await storage.chunks.object_by_id(record.object_id)
-        assert done is not None
-        assert done.sink is SinkState.DONE
 
 
 async def test_leftovers_of_a_crash_are_deleted_at_the_start(

@@ -6,6 +6,7 @@ import pytest
 
 from ackline.server.stores import seams
 from ackline.server.stores.chunks import FileChunks
+from ackline.server.stores.deliveries import RecordDeliveries
 from ackline.server.stores.eventlog import FileLog
 from ackline.server.stores.logs import FileLogs
 from ackline.server.stores.objects import FileObject
@@ -17,6 +18,7 @@ PAIRS = [
     (seams.SessionStore, RecordSessions),
     (seams.RunStore, RecordRuns),
     (seams.ChunkStore, FileChunks),
+    (seams.DeliveryStore, RecordDeliveries),
     (seams.Upload, FileUpload),
     (seams.Object, FileObject),
     (seams.LogStore, FileLogs),

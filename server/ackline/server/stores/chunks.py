@@ -275,30 +275,6 @@ class FileChunks:
         await self._unlink(removed)
         return len(removed)
 
-    async def pending_sinks(self) -> list[ObjectRecord]:
-        """Return the objects whose sink has not taken them, oldest first."""
-        return await self._shared.records.run(object_rows.pending_sinks)
-
-    async def sink_done(self, object_id: str) -> None:
-        """Record that the sink took an object.
-
-        Raises:
-            NotFound: There is no such object.
-        """
-        await self._shared.records.run(
-            partial(object_rows.mark_sink, object_id=object_id, error=None)
-        )
-
-    async def sink_failed(self, object_id: str, error: str) -> None:
-        """Record that the sink failed; the object stays pending.
-
-        Raises:
-            NotFound: There is no such object.
-        """
-        await self._shared.records.run(
-            partial(object_rows.mark_sink, object_id=object_id, error=error)
-        )
-
     def _lock(self, upload_id: str) -> asyncio.Lock:
         lock = self._locks.get(upload_id)
         if lock is None:

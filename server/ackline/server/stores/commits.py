@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ackline.server.stores.entities import ObjectRecord, SinkState
+from ackline.server.stores.entities import ObjectRecord
 from ackline.server.stores.errors import DigestMismatch, SizeMismatch
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def check_digest(of: UploadParameters, computed: bytes, stated: bytes) -> None:
 
 
 def candidate(
-    upload: UploadRecord, chunks: ChunkMap, digest: bytes, *, now: float, sink: bool
+    upload: UploadRecord, chunks: ChunkMap, digest: bytes, *, now: float
 ) -> ObjectRecord:
     """Return the object to be; the transaction that records it chooses its version."""
     of = upload.parameters
@@ -69,7 +69,4 @@ def candidate(
         metadata=of.metadata,
         created=now,
         chunk_size=of.chunk_size,
-        sink=SinkState.PENDING if sink else SinkState.NONE,
-        sink_attempts=0,
-        sink_error="",
     )

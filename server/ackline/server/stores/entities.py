@@ -7,7 +7,6 @@ describe what a cluster keeps, so none of them mentions a path or a row.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -22,27 +21,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Append",
+    "Delivery",
     "LogRecord",
     "ObjectRecord",
     "PublisherState",
     "Recovery",
     "RunRecord",
     "SessionRecord",
-    "SinkState",
     "StoredBatch",
     "StreamRecord",
     "Ticket",
     "UploadParameters",
     "UploadRecord",
 ]
-
-
-class SinkState(StrEnum):
-    """Where the hand-over of an object to its sink stands."""
-
-    NONE = "none"  # nobody wants it
-    PENDING = "pending"  # to be called, or called again after a crash
-    DONE = "done"
 
 
 def _generation(identifier: str) -> int:
@@ -127,9 +118,7 @@ class ObjectRecord:
         metadata: As given at open.
         created: When it was committed.
         chunk_size: Bytes of every chunk but the last.
-        sink: Where the hand-over to its sink stands.
-        sink_attempts: Hand-overs that failed.
-        sink_error: What the last of them said.
+        waiting_sinks: Sinks that have not taken it.
     """
 
     object_id: str
@@ -143,9 +132,7 @@ class ObjectRecord:
     metadata: bytes
     created: float
     chunk_size: int
-    sink: SinkState
-    sink_attempts: int
-    sink_error: str
+    waiting_sinks: int = 0
 
     @property
     def upload_id(self) -> str:
@@ -156,6 +143,25 @@ class ObjectRecord:
     def generation(self) -> int:
         """The u64 that another object of this name does not share (SPEC.md §1)."""
         return _generation(self.object_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """An object that a sink has not taken.
+
+    Attributes:
+        object_id: The object.
+        sink: Name of the sink.
+        attempts: Calls that were begun.
+        error: What the last of them that failed said.
+        next_try: When the sink is called again, unix seconds.
+    """
+
+    object_id: str
+    sink: str
+    attempts: int
+    error: str
+    next_try: float
 
 
 class Append(msgspec.Struct, frozen=True, kw_only=True, gc=False):

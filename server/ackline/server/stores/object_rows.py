@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any
 
-from ackline.server.stores.entities import ObjectRecord, SinkState
+from ackline.server.stores.entities import ObjectRecord
 from ackline.server.stores.errors import NotFound
 
 if TYPE_CHECKING:
@@ -18,11 +18,9 @@ __all__ = [
     "add_object",
     "chunk_crcs",
     "delete_objects",
-    "mark_sink",
     "newest_objects",
     "object_by_id",
     "object_by_name",
-    "pending_sinks",
     "remove_object",
 ]
 
@@ -31,7 +29,9 @@ _LAST = "\U0010ffff"
 
 _SELECT = """
     SELECT object_id, name, version, identity, size, crc32c, digest_algorithm, digest,
-        metadata, created, chunk_size, sink, sink_attempts, sink_error
+        metadata, created, chunk_size,
+        (SELECT count(*) FROM deliveries
+         WHERE deliveries.object_id = objects.object_id)
     FROM objects
 """
 
@@ -44,8 +44,8 @@ _IS_NEWEST = """
 _INSERT = """
     INSERT INTO objects (
         object_id, name, version, identity, size, crc32c, digest_algorithm, digest,
-        metadata, created, chunk_size, sink, sink_attempts, sink_error, chunk_crcs
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        metadata, created, chunk_size, chunk_crcs
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -95,12 +95,6 @@ def chunk_crcs(connection: sqlite3.Connection, object_id: str) -> list[int]:
     return list(struct.unpack(f">{len(row[0]) // 4}I", row[0]))
 
 
-def pending_sinks(connection: sqlite3.Connection) -> list[ObjectRecord]:
-    """Return the objects whose sink has not taken them, oldest first."""
-    rows = connection.execute(_SELECT + " WHERE sink = 'pending' ORDER BY created")
-    return [_object(row) for row in rows]
-
-
 def add_object(
     connection: sqlite3.Connection, record: ObjectRecord, crcs: list[int]
 ) -> None:
@@ -119,9 +113,6 @@ def add_object(
             record.metadata,
             record.created,
             record.chunk_size,
-            record.sink.value,
-            record.sink_attempts,
-            record.sink_error,
             struct.pack(f">{len(crcs)}I", *crcs),
         ),
     )
@@ -150,29 +141,6 @@ def delete_objects(
     return [row[0] for row in rows]
 
 
-def mark_sink(
-    connection: sqlite3.Connection, object_id: str, error: str | None
-) -> None:
-    """Record that a sink took an object, or why it did not.
-
-    Raises:
-        NotFound: There is no such object.
-    """
-    if error is None:
-        cursor = connection.execute(
-            "UPDATE objects SET sink = 'done', sink_error = '' WHERE object_id = ?",
-            (object_id,),
-        )
-    else:
-        cursor = connection.execute(
-            "UPDATE objects SET sink_attempts = sink_attempts + 1, sink_error = ?"
-            " WHERE object_id = ?",
-            (error, object_id),
-        )
-    if not cursor.rowcount:
-        raise NotFound("object", object_id)
-
-
 def _object(row: Any) -> ObjectRecord:
     return ObjectRecord(
         object_id=row[0],
@@ -186,7 +154,5 @@ def _object(row: Any) -> ObjectRecord:
         metadata=row[8],
         created=row[9],
         chunk_size=row[10],
-        sink=SinkState(row[11]),
-        sink_attempts=row[12],
-        sink_error=row[13],
+        waiting_sinks=row[11],
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "prepare"]
 
 #: Version of the tables below. The folder has a version of its own (`folder`).
-VERSION = 1
+VERSION = 2
 
 _TABLES = (
     # One row, so that an older program can tell before it touches another table.
@@ -72,13 +72,21 @@ _TABLES = (
         created REAL NOT NULL,
         chunk_size INTEGER NOT NULL,
         chunk_crcs BLOB NOT NULL,
-        sink TEXT NOT NULL,
-        sink_attempts INTEGER NOT NULL DEFAULT 0,
-        sink_error TEXT NOT NULL DEFAULT '',
         UNIQUE (name, version)
     ) STRICT
     """,
-    "CREATE INDEX objects_pending ON objects (created) WHERE sink = 'pending'",
+    # What sinks have still to take. attempts: calls begun. next_try: unix seconds.
+    """
+    CREATE TABLE deliveries (
+        object_id TEXT NOT NULL REFERENCES objects ON DELETE CASCADE,
+        sink TEXT NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        error TEXT NOT NULL DEFAULT '',
+        next_try REAL NOT NULL,
+        PRIMARY KEY (object_id, sink)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX deliveries_due ON deliveries (sink, next_try)",
     # kinds: a JSON array. salt: what the checksums in its files begin with.
     """
     CREATE TABLE logs (

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ackline.proto.proofs import ProofSum
     from ackline.server.stores.entities import (
         Append,
+        Delivery,
         LogRecord,
         ObjectRecord,
         PublisherState,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChunkStore",
+    "DeliveryStore",
     "Log",
     "LogStore",
     "Object",
@@ -210,7 +212,7 @@ class Upload(Protocol):
         outcome: Callable[[ObjectRecord], bytes],
         crc: int | None = None,
         digest: bytes = b"",
-        sink: bool = False,
+        sinks: Collection[str] = (),
     ) -> ObjectRecord:
         """Make the object visible and record the outcome, both or neither."""
         ...
@@ -314,16 +316,35 @@ class ChunkStore(Protocol):
         """Delete a version of a name, or all; return how many there were."""
         ...
 
-    async def pending_sinks(self) -> list[ObjectRecord]:
-        """Return the objects whose sink has not taken them, oldest first."""
+
+class DeliveryStore(Protocol):
+    """Which committed object is still to be taken by which sink.
+
+    A commit adds deliveries; deleting an object deletes its own.
+    """
+
+    async def due(self, sink: str, limit: int) -> list[Delivery]:
+        """Return what a sink is to be called with next, by the time of that."""
         ...
 
-    async def sink_done(self, object_id: str) -> None:
-        """Record that the sink took an object."""
+    async def of_object(self, object_id: str) -> list[Delivery]:
+        """Return the deliveries of an object that are not done, by sink."""
         ...
 
-    async def sink_failed(self, object_id: str, error: str) -> None:
-        """Record that the sink failed; the object stays pending."""
+    async def counts(self) -> dict[str, int]:
+        """Return how many objects wait for each sink that any waits for."""
+        ...
+
+    async def begin(self, delivery: Delivery, next_try: float) -> None:
+        """Count a call before it is made, and when to try again without an end."""
+        ...
+
+    async def fail(self, delivery: Delivery, error: str, next_try: float) -> None:
+        """Record why a call failed, and when to try again."""
+        ...
+
+    async def finish(self, delivery: Delivery) -> None:
+        """Record that the sink took the object."""
         ...
 
 

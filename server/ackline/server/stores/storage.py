@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ackline.server.stores.chunks import FileChunks
+from ackline.server.stores.deliveries import RecordDeliveries
 from ackline.server.stores.files import Files
 from ackline.server.stores.folder import DataFolder
 from ackline.server.stores.handles import Disk
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from ackline.server.stores.seams import (
         ChunkStore,
+        DeliveryStore,
         LogStore,
         RunStore,
         SessionStore,
@@ -107,6 +109,7 @@ class Storage:
     sessions: SessionStore
     runs: RunStore
     chunks: ChunkStore
+    deliveries: DeliveryStore
     logs: LogStore
 
     def __init__(
@@ -150,6 +153,7 @@ class Storage:
         self.sessions = RecordSessions(self._records)
         self.runs = RecordRuns(self._records, clock)
         self.chunks = self._chunks
+        self.deliveries = RecordDeliveries(self._records)
         self.logs = self._logs
 
     @classmethod

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ackline.proto.values import Durability, Existing
+from ackline.server.stores.deliveries import add_deliveries
 from ackline.server.stores.entities import UploadParameters, UploadRecord
 from ackline.server.stores.errors import AlreadyExists, Ended, Fenced, NotFound
 from ackline.server.stores.object_rows import (
@@ -227,6 +228,7 @@ def commit_upload(
     *,
     epoch: int,
     outcome: Callable[[ObjectRecord], bytes],
+    sinks: Iterable[str],
 ) -> tuple[ObjectRecord, bytes, list[str]]:
     """Make an object visible and record its upload's outcome, both or neither.
 
@@ -236,6 +238,7 @@ def commit_upload(
         crcs: Of its chunks.
         epoch: The caller's.
         outcome: Makes the outcome of the object as recorded.
+        sinks: Names of those that have to take it.
 
     Returns:
         The object, the outcome, and the ids of objects it replaced.
@@ -265,6 +268,7 @@ def commit_upload(
             remove_object(connection, newest.object_id)
     record = replace(candidate, version=version)
     add_object(connection, record, crcs)
+    add_deliveries(connection, record.object_id, sinks, record.created)
     result = outcome(record)
     end_upload(connection, record.object_id, result, record.created)
     return record, result, replaced

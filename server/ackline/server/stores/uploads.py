@@ -34,7 +34,7 @@ from ackline.server.stores.errors import (
 from ackline.server.stores.threads import uninterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from typing_extensions import Buffer
 
@@ -212,7 +212,7 @@ class FileUpload:
         outcome: Callable[[ObjectRecord], bytes],
         crc: int | None = None,
         digest: bytes = b"",
-        sink: bool = False,
+        sinks: Collection[str] = (),
     ) -> ObjectRecord:
         """Make the object visible under its name and record the outcome, atomically.
 
@@ -223,7 +223,7 @@ class FileUpload:
                 thread; must only compute.
             crc: CRC-32C of the whole as the client states it, or None.
             digest: In the upload's algorithm, as the client states it, or empty.
-            sink: Whether the object is to be handed to a sink.
+            sinks: Names of those that have to take the object.
 
         Raises:
             SizeMismatch: Chunks are missing, or the size is another one.
@@ -236,7 +236,7 @@ class FileUpload:
         """
         self._admit(epoch)
         return await uninterrupted(
-            self._commit(size, crc, digest, epoch=epoch, outcome=outcome, sink=sink)
+            self._commit(size, crc, digest, epoch=epoch, outcome=outcome, sinks=sinks)
         )
 
     async def abort(self, outcome: bytes) -> bytes:
@@ -358,7 +358,7 @@ class FileUpload:
         *,
         epoch: int,
         outcome: Callable[[ObjectRecord], bytes],
-        sink: bool,
+        sinks: Collection[str],
     ) -> ObjectRecord:
         async with self._turning:
             self._admit(epoch)
@@ -372,12 +372,11 @@ class FileUpload:
             record, result, replaced = await self._shared.records.run(
                 partial(
                     rows.commit_upload,
-                    candidate=candidate(
-                        self._record, chunks, computed, now=now, sink=sink
-                    ),
+                    candidate=candidate(self._record, chunks, computed, now=now),
                     crcs=chunks.crcs(),
                     epoch=epoch,
                     outcome=outcome,
+                    sinks=sinks,
                 )
             )
             self._record = replace(self._record, outcome=result)
