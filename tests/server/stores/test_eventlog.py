@@ -373,9 +373,9 @@ async def test_damaged_payload_is_found_when_it_is_read(
 async def test_segment_that_was_being_begun_is_removed(
     tmp_path: Path, clock: Clock, left: int
 ) -> None:
-    data = tmp_path / "data"
-    async with Storage.open(data, SMALL, clock=clock) as storage:
+    async with Storage.open(tmp_path / "data", SMALL, clock=clock) as storage:
         await fill(await storage.logs.open("events"), 20)
+        data = crash(tmp_path / "data", tmp_path / "copy")
     os.truncate(newest(data), left)
     expected = int(newest(data).stem)
     async with Storage.open(data, SMALL, clock=clock) as storage:
@@ -389,9 +389,9 @@ async def test_segment_that_was_being_begun_is_removed(
 async def test_segment_before_a_torn_one_must_be_whole(
     tmp_path: Path, clock: Clock
 ) -> None:
-    data = tmp_path / "data"
-    async with Storage.open(data, SMALL, clock=clock) as storage:
+    async with Storage.open(tmp_path / "data", SMALL, clock=clock) as storage:
         await fill(await storage.logs.open("events"), 20)
+        data = crash(tmp_path / "data", tmp_path / "copy")
     last, before = segments(data)[:-3:-1]
     os.truncate(last, 0)
     os.truncate(before, before.stat().st_size - 1)
@@ -402,14 +402,15 @@ async def test_segment_before_a_torn_one_must_be_whole(
 
 async def test_only_segment_without_a_checkpoint(tmp_path: Path, clock: Clock) -> None:
     """At id 0 nothing was ever acknowledged; anywhere else something is gone."""
-    data = tmp_path / "data"
-    async with Storage.open(data, OPTIONS, clock=clock) as storage:
+    async with Storage.open(tmp_path / "data", OPTIONS, clock=clock) as storage:
         await fill(await storage.logs.open("events"), 3)
+        data = crash(tmp_path / "data", tmp_path / "copy")
     os.truncate(newest(data), 0)
     async with Storage.open(data, OPTIONS, clock=clock) as storage:
         log = await storage.logs.open("events")
         assert log.next_id == 0
         await fill(log, 3)
+        data = crash(data, tmp_path / "another")
     os.truncate(newest(data), 0)
     newest(data).rename(newest(data).with_stem(f"{7:020}"))
     async with Storage.open(data, OPTIONS, clock=clock) as storage:

@@ -58,13 +58,21 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Original:
     return Original(segment.read_bytes(), salt, ends, folder)
 
 
-def reopen(original: Original, content: bytes) -> Contents:
+def reopen(original: Original, content: bytes, synced_to: int = 0) -> Contents:
     path = original.folder / f"{0:020}.log"
     path.write_bytes(content)
-    contents = recover(NoSync(), original.folder, salt=original.salt, publishers=9)
+    contents = recover(
+        NoSync(), original.folder, salt=original.salt, publishers=9, synced_to=synced_to
+    )
     if contents.segments:
         assert path.read_bytes() == content[: contents.segments[0].size]
-        again = recover(NoSync(), original.folder, salt=original.salt, publishers=9)
+        again = recover(
+            NoSync(),
+            original.folder,
+            salt=original.salt,
+            publishers=9,
+            synced_to=synced_to,
+        )
         assert (again.next_id, again.truncated_bytes) == (contents.next_id, 0)
     return contents
 
@@ -115,3 +123,22 @@ def test_a_wrong_byte_in_an_earlier_group_is_damage(
     assert corrupt.value.offset <= at
     # Nothing was cut off: a person may want to look at it.
     assert (original.folder / f"{0:020}.log").read_bytes() == content
+
+
+@given(data=st.data())
+@same_folder
+def test_what_the_records_say_was_synced_is_missed(
+    original: Original, data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(0, len(original.content) - 1))
+    content = original.content[:cut]
+    with pytest.raises(Corrupt, match="lacks events"):
+        reopen(original, content, original.ends[-1][1])
+    assert (original.folder / f"{0:020}.log").read_bytes() == content
+
+
+def test_files_that_are_gone_are_missed(original: Original, tmp_path: Path) -> None:
+    with pytest.raises(Corrupt, match="missing"):
+        recover(NoSync(), tmp_path, salt=original.salt, publishers=9, synced_to=1)
+    found = recover(NoSync(), tmp_path, salt=original.salt, publishers=9, synced_to=0)
+    assert found.next_id == 0

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ackline.server.stores.errors import NotFound
+from ackline.server.stores.errors import Corrupt, NotFound, StoreFailed
 from ackline.server.stores.storage import Storage, StorageOptions
-from tests.server.stores.support import Clock, Publisher
+from tests.server.stores.support import Clock, Publisher, crash
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -97,6 +97,7 @@ async def test_newest_segment_of_an_idle_log_goes_too(
     assert (log.first_id, log.next_id) == (20, 20)
     assert len(segments(tmp_path)) == 1
     assert await storage.logs.trim() == 0
+    log = await storage.logs.open("events")
     assert (log.sums, log.publisher("producer")) == (sums, state)
     await fill(log, 1)
     assert log.next_id == 21
@@ -179,3 +180,76 @@ async def test_closing_stores_what_was_appended(tmp_path: Path, clock: Clock) ->
     assert all(ticket.done.done() for ticket in tickets)
     async with Storage.open(tmp_path / "data", OPTIONS, clock=clock) as storage:
         assert (await storage.logs.open("events")).next_id == 10
+
+
+async def test_log_that_nobody_uses_is_let_go(storage: Storage, clock: Clock) -> None:
+    """Unused is: nobody watches, and nobody asked for it between two cleanings."""
+    for name in ("used", "watched", "unused"):
+        await storage.logs.configure(name, retention_seconds=100, retention_bytes=None)
+        await fill(await storage.logs.open(name), 20)
+    opened = {n: await storage.logs.open(n) for n in ("used", "watched", "unused")}
+    heard: list[None] = []
+    opened["watched"].watch(lambda: heard.append(None))
+    await storage.logs.trim()
+    await storage.logs.open("used")
+    await storage.logs.trim()
+    await storage.logs.open("used")
+    await storage.logs.trim()
+    assert await storage.logs.open("used") is opened["used"]
+    assert await storage.logs.open("watched") is opened["watched"]
+    again = await storage.logs.open("unused")
+    assert again is not opened["unused"]
+    assert (again.sums, again.next_id) == (opened["unused"].sums, 20)
+    with pytest.raises(StoreFailed, match="closed"):
+        await fill(opened["unused"], 1)
+    await fill(again, 1)
+    assert again.next_id == 21
+
+
+async def test_retention_looks_at_a_log_that_was_let_go_when_something_is_due(
+    storage: Storage, clock: Clock, files: FaultyFiles, tmp_path: Path
+) -> None:
+    await storage.logs.configure("events", retention_seconds=100, retention_bytes=None)
+    await fill(await storage.logs.open("events"), 20)
+    for _ in range(2):
+        await storage.logs.trim()
+    reads = files.calls["preadv"]
+    clock.now += 99
+    assert await storage.logs.trim() == 0
+    assert files.calls["preadv"] == reads
+    clock.now += 2
+    assert await storage.logs.trim() > 0
+    (left,) = segments(tmp_path)
+    assert int(left.stem) == 20
+    for _ in range(2):
+        await storage.logs.trim()
+    reads = files.calls["preadv"]
+    clock.now += 10**6
+    assert await storage.logs.trim() == 0
+    assert files.calls["preadv"] == reads
+
+
+@pytest.mark.parametrize("noted_by", ["closing", "cleaning"])
+async def test_newest_events_that_are_gone_are_missed(
+    tmp_path: Path, clock: Clock, noted_by: str
+) -> None:
+    data = tmp_path / "data"
+    async with Storage.open(data, OPTIONS, clock=clock) as storage:
+        await fill(await storage.logs.open("events"), 20)
+        if noted_by == "cleaning":
+            await storage.logs.trim()
+            data = crash(data, tmp_path / "copy")
+    newest = max(data.glob("logs/*/*.log"))
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    async with Storage.open(data, OPTIONS, clock=clock) as storage:
+        with pytest.raises(Corrupt, match="lacks events 19 to 19"):
+            await storage.logs.open("events")
+    assert newest.read_bytes() == content
+    newest.unlink()
+    async with Storage.open(data, OPTIONS, clock=clock) as storage:
+        with pytest.raises(Corrupt, match="lacks events"):
+            await storage.logs.open("events")
+        await storage.logs.delete("events")
+        assert (await storage.logs.open("events")).next_id == 0

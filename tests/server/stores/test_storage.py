@@ -87,9 +87,9 @@ async def test_other_schema_is_refused(tmp_path: Path) -> None:
     async with Storage.open(tmp_path):
         pass
     with sqlite3.connect(tmp_path / "records.sqlite3") as connection:
-        connection.execute("UPDATE schema SET version = 3")
+        connection.execute("UPDATE schema SET version = 99")
     connection.close()
-    with pytest.raises(FormatMismatch, match="records 3"):
+    with pytest.raises(FormatMismatch, match="records 99"):
         async with Storage.open(tmp_path):
             pass
 

@@ -6,6 +6,7 @@ Nobody reads what is not synced: an event that a subscriber has seen does not di
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -47,11 +48,21 @@ class FileLog:
     `find_by_time`, and `watch` tells when there is more. `publisher` says from where a
     publisher continues. After a failure nothing is taken until `recover` has read what
     the disk holds.
+
+    Attributes:
+        synced_to: Id before which the records say that everything was synced.
     """
 
     def __init__(
-        self, shared: LogsShared, record: LogRecord, *, salt: int, folder: Path
+        self,
+        shared: LogsShared,
+        record: LogRecord,
+        *,
+        salt: int,
+        synced_to: int,
+        folder: Path,
     ) -> None:
+        self.synced_to = synced_to
         self._shared = shared
         self._record = record
         self._salt = salt
@@ -115,6 +126,11 @@ class FileLog:
     def deleted(self) -> bool:
         """Whether the log is gone."""
         return self._deleted
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody is called back."""
+        return bool(self._watchers)
 
     def publisher(self, name: str) -> PublisherState | None:
         """Return how far a publisher got, what is not synced yet included, or None."""
@@ -291,6 +307,19 @@ class FileLog:
             await appender.rest()
             return count
 
+    async def due(self) -> float:
+        """Return the unix seconds before which retention deletes nothing by age.
+
+        Raises:
+            Corrupt: A record is not as it was written.
+            StoreFailed: Reading failed.
+        """
+        keep = self._record.retention_seconds
+        if keep is None or self.first_id == self.next_id:
+            return math.inf
+        newest = await self._reader.newest_of_oldest()
+        return (self._appender.time if newest is None else newest) / 1000 + keep
+
     def configure(
         self, retention_seconds: float | None, retention_bytes: int | None
     ) -> None:
@@ -311,9 +340,9 @@ class FileLog:
         async with self._turning:
             name = self._record.name
             await self._appender.stop(StoreFailed(f"log {name!r}", "it is closed"))
+            self._tail.clear()
             if deleted:
                 self._deleted = True
-                self._tail.clear()
                 self._notify()
 
     def _check_there(self) -> None:
@@ -371,6 +400,7 @@ class FileLog:
                 self._folder,
                 salt=self._salt,
                 publishers=self._shared.publishers,
+                synced_to=self.synced_to,
             )
             self._recovery = Recovery(
                 truncated_bytes=contents.truncated_bytes,

@@ -24,6 +24,7 @@ __all__ = [
     "known_logs",
     "log_by_name",
     "logs_by_prefix",
+    "note_synced",
     "remove_log",
     "retained_logs",
     "seal_log",
@@ -32,12 +33,16 @@ __all__ = [
 #: Kinds of one log: the numbers that are left for names (SPEC.md §11).
 MAX_KINDS = 239
 
+#: The least that a client's name begins with: those of the server's own logs begin with
+#: a space, which a NAME of SPEC.md §1 cannot.
+_FIRST = "!"
+
 #: Sorts after every character that a name may have.
 _LAST = "\U0010ffff"
 
 _SELECT = """
     SELECT log_id, name, kinds, sealed, retention_seconds, retention_bytes, created,
-        salt
+        salt, synced_to
     FROM logs
 """
 
@@ -53,10 +58,10 @@ def add_log(connection: sqlite3.Connection, record: LogRecord, salt: int) -> Non
 
 def log_by_name(
     connection: sqlite3.Connection, name: str
-) -> tuple[LogRecord, int] | None:
-    """Return a log and its salt, or None."""
+) -> tuple[LogRecord, int, int] | None:
+    """Return a log, its salt and the id before which it is known to be synced."""
     row = connection.execute(_SELECT + " WHERE name = ?", (name,)).fetchone()
-    return (_log(row), row[7]) if row else None
+    return (_log(row), row[7], row[8]) if row else None
 
 
 def logs_by_prefix(
@@ -65,7 +70,7 @@ def logs_by_prefix(
     """Return logs by name, from the one after `after`."""
     rows = connection.execute(
         _SELECT + " WHERE name > ? AND name >= ? AND name < ? ORDER BY name LIMIT ?",
-        (after, prefix, prefix + _LAST, limit),
+        (after, max(prefix, _FIRST), prefix + _LAST, limit),
     )
     return [_log(row) for row in rows]
 
@@ -135,6 +140,15 @@ def configure_log(
     connection.execute(
         "UPDATE logs SET retention_seconds = ?, retention_bytes = ? WHERE log_id = ?",
         (retention_seconds, retention_bytes, log_id),
+    )
+
+
+def note_synced(
+    connection: sqlite3.Connection, ends: Sequence[tuple[int, str]]
+) -> None:
+    """Record that everything before an id is synced, for (id, log id) pairs."""
+    connection.executemany(
+        "UPDATE logs SET synced_to = max(synced_to, ?) WHERE log_id = ?", ends
     )
 
 

@@ -105,7 +105,16 @@ class LogReader:
             Corrupt: A record is not as it was written.
             StoreFailed: Reading failed.
         """
-        segments = self.segments.copy()
+        while True:
+            segments = self.segments.copy()
+            try:
+                return await self._find_by_time(segments, time)
+            except Corrupt:
+                if segments[:1] == self.segments[:1]:
+                    raise
+                # Trimmed meanwhile.
+
+    async def _find_by_time(self, segments: list[Segment], time: int) -> int:
         low, high = 0, len(segments) - 1
         while low < high:
             middle = (low + high) // 2
@@ -116,6 +125,19 @@ class LogReader:
         if not segments:
             return 0
         return await self._read(segments[low], first_since, time=time)
+
+    async def newest_of_oldest(self) -> int | None:
+        """Return the time of the newest event in the oldest segment (unix ms).
+
+        None if that is the only segment.
+
+        Raises:
+            Corrupt: A record is not as it was written.
+            StoreFailed: A segment could not be read.
+        """
+        if len(self.segments) < 2:
+            return None
+        return await self._time_before(self.segments[1])
 
     async def trim(self, *, before: int | None, max_bytes: int | None) -> int:
         """Delete whole segments, oldest first, but never the newest.

@@ -2,7 +2,8 @@
 
 Only the last segment is read: it begins with a checkpoint of all that came before. A
 torn tail is cut off; it was never acknowledged. Damage before the last group that was
-synced is an error, because acknowledged events are gone and a person has to know.
+synced, or before what the records say was synced, is an error, because acknowledged
+events are gone and a person has to know.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Contents:
         sums: Of all events.
         time: Of the newest event, unix milliseconds.
         truncated_bytes: Of the torn tail that was cut off.
+        synced_to: Id before which everything was synced when that was noted.
     """
 
     segments: list[Segment]
@@ -56,9 +58,12 @@ class Contents:
     sums: ProofSum = NOTHING
     time: int = 0
     truncated_bytes: int = 0
+    synced_to: int = 0
 
 
-def recover(files: Files, folder: Path, *, salt: int, publishers: int) -> Contents:
+def recover(
+    files: Files, folder: Path, *, salt: int, publishers: int, synced_to: int
+) -> Contents:
     """Read what a log holds and make its end fit to be appended to.
 
     Args:
@@ -66,6 +71,7 @@ def recover(files: Files, folder: Path, *, salt: int, publishers: int) -> Conten
         folder: Of the log.
         salt: Of the log.
         publishers: How many to remember.
+        synced_to: Id before which everything was synced.
 
     Raises:
         Corrupt: Events that were acknowledged cannot be read.
@@ -76,7 +82,11 @@ def recover(files: Files, folder: Path, *, salt: int, publishers: int) -> Conten
         for name, size in sorted(files.sizes(folder).items())
         if name.endswith(_SUFFIX)
     ]
-    contents = Contents(segments=segments, publishers=Publishers(publishers))
+    contents = Contents(
+        segments=segments, publishers=Publishers(publishers), synced_to=synced_to
+    )
+    if synced_to and not segments:
+        raise Corrupt(folder, offset=0, problem="its files are missing")
     whole_to: int | None = None
     while segments and not _read(files, contents, salt, whole_to):
         # A crash while a segment was begun: nothing in it was acknowledged, and all
@@ -121,6 +131,9 @@ def _read(files: Files, contents: Contents, salt: int, whole_to: int | None) -> 
         torn = segment.size - end
         if whole_to not in (None, contents.next_id):
             raise Corrupt(segment.path, offset=end, problem="not what was written")
+        if contents.next_id < contents.synced_to:
+            missing = f"events {contents.next_id} to {contents.synced_to - 1}"
+            raise Corrupt(segment.path, offset=end, problem=f"it lacks {missing}")
         if torn:
             _refuse_damage(files, fd, segment, salt, end)
         if torn and end:

@@ -24,12 +24,20 @@ __all__ = ["FileLogs"]
 
 
 class FileLogs:
-    """Event logs in a folder and in the database."""
+    """Event logs in a folder and in the database.
+
+    A log stays open while it is watched or asked for. One that was let go of is opened
+    again, as another object; the old one takes no more.
+    """
 
     def __init__(self, folder: Path, shared: LogsShared) -> None:
         self._folder = folder
         self._shared = shared
         self._logs: dict[str, FileLog] = {}
+        # Opened since the last `trim`: those stay open.
+        self._recent: set[str] = set()
+        # Logs with retention that were let go of, and when something in them is due.
+        self._due: dict[str, float] = {}
         # One opener at a time for each name; a lock nobody holds disappears.
         self._opening = WeakValueDictionary[str, asyncio.Lock]()
 
@@ -49,8 +57,11 @@ class FileLogs:
 
     async def close(self) -> None:
         """Store what was appended and close all logs."""
-        for log in list(self._logs.values()):
+        logs = list(self._logs.values())
+        for log in logs:
             await log.close()
+        with suppress(StoreError):  # what is noted less is guarded less, no more
+            await self._note(logs)
         self._logs.clear()
 
     async def open(self, name: str, *, create: bool = True) -> FileLog:
@@ -65,12 +76,8 @@ class FileLogs:
             StoreFailed: It cannot be read, or the failure lasts.
         """
         async with self._lock(name):
-            log = self._logs.get(name)
-            if log is None:
-                log = await uninterrupted(self._open(name, create=create))
-            elif log.failure is not None:
-                await log.recover()
-            return log
+            self._recent.add(name)
+            return await self._opened(name, create=create)
 
     async def logs(
         self, prefix: str = "", *, after: str = "", limit: int = 1000
@@ -122,14 +129,21 @@ class FileLogs:
     async def trim(self) -> int:
         """Delete what retention does not keep, in all logs; return how many segments.
 
-        Also closes files that are not in use. A log that fails is left for the next
-        time.
+        Also notes how far each is synced, closes files that are not in use, and lets go
+        of logs that nobody watches and nobody opened since the last time. A log that
+        fails is left for the next time.
         """
-        count = 0
+        count, now = 0, self._shared.clock()
         retained = await self._shared.records.run(log_rows.retained_logs)
-        for name in {*retained, *self._logs}:
+        due = {name for name in retained if self._due.get(name, 0) <= now}
+        for name in {*due, *self._logs}:
             with suppress(StoreError):
-                count += await (await self.open(name, create=False)).trim()
+                async with self._lock(name):
+                    log = await self._opened(name, create=False)
+                count += await log.trim()
+        with suppress(StoreError):
+            await self._note(list(self._logs.values()))
+        await self._let_go()
         return count
 
     async def delete(self, name: str) -> None:
@@ -148,6 +162,41 @@ class FileLogs:
             lock = self._opening[name] = asyncio.Lock()
         return lock
 
+    async def _opened(self, name: str, *, create: bool) -> FileLog:
+        """Return a log, opened if need be; the caller has its lock."""
+        log = self._logs.get(name)
+        if log is None:
+            log = await uninterrupted(self._open(name, create=create))
+        elif log.failure is not None:
+            await log.recover()
+        return log
+
+    async def _note(self, logs: list[FileLog]) -> None:
+        """Record how far logs are synced, so that what gets lost is missed."""
+        ends = [log for log in logs if log.next_id > log.synced_to]
+        if not ends:
+            return
+        rows = [(log.next_id, log.record.log_id) for log in ends]
+        await self._shared.records.run(partial(log_rows.note_synced, ends=rows))
+        for log, (next_id, _) in zip(ends, rows, strict=True):
+            log.synced_to = next_id
+
+    async def _let_go(self) -> None:
+        """Close and forget the logs that nobody uses."""
+        unused = [name for name in self._logs if name not in self._recent]
+        self._recent.clear()
+        for name in unused:
+            async with self._lock(name):
+                log = self._logs.get(name)
+                if log is None or name in self._recent or log.watched:
+                    continue
+                with suppress(StoreError):
+                    due = await log.due()
+                    await log.close()
+                    await self._note([log])
+                    del self._logs[name]
+                    self._due[name] = due
+
     async def _open(self, name: str, *, create: bool) -> FileLog:
         records = self._shared.records
         found = await records.run(partial(log_rows.log_by_name, name=name))
@@ -155,14 +204,17 @@ class FileLogs:
             if not create:
                 raise NotFound("log", name)
             found = await self._create(name)
-        record, salt = found
+        record, salt, synced_to = found
         folder = self._folder / record.log_id
-        log = FileLog(self._shared, record, salt=salt, folder=folder)
+        log = FileLog(
+            self._shared, record, salt=salt, synced_to=synced_to, folder=folder
+        )
         await log.recover()
         self._logs[name] = log
+        self._due.pop(name, None)
         return log
 
-    async def _create(self, name: str) -> tuple[LogRecord, int]:
+    async def _create(self, name: str) -> tuple[LogRecord, int, int]:
         disk = self._shared.disk
         record = LogRecord(
             log_id=secrets.token_hex(16),
@@ -181,7 +233,7 @@ class FileLogs:
         await self._shared.records.run(
             partial(log_rows.add_log, record=record, salt=salt)
         )
-        return record, salt
+        return record, salt, 0
 
     async def _delete(self, name: str) -> None:
         disk, records = self._shared.disk, self._shared.records
@@ -190,6 +242,7 @@ class FileLogs:
             raise NotFound("log", name)
         log_id = found[0].log_id
         await records.run(partial(log_rows.remove_log, log_id=log_id))
+        self._due.pop(name, None)
         log = self._logs.pop(name, None)
         if log is not None:
             await log.close(deleted=True)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ackline.server.stores.errors import StorageFull, StoreFailed
+from ackline.server.stores.schema import add_functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,6 +185,7 @@ class Records:
             connection = sqlite3.connect(
                 self._path, isolation_level=None, factory=self._factory
             )
+            add_functions(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")

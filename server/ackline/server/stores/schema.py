@@ -1,19 +1,31 @@
-"""The tables of records.sqlite3 and their version."""
+"""The tables of records.sqlite3, their version, and the checksums of their rows.
+
+SQLite notices a wrong byte only where it breaks a page. So every row has a checksum of
+all its other columns, computed by SQLite whenever the row is written and compared by
+`ackline-server check`. A chunk's row needs none: it says itself what its bytes are.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from ackline.proto.checksums import crc32c
 from ackline.server.stores.errors import FormatMismatch
 
 if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
-__all__ = ["VERSION", "prepare"]
+__all__ = ["VERSION", "add_functions", "prepare", "statements"]
 
 #: Version of the tables below. The folder has a version of its own (`folder`).
 VERSION = 2
+
+#: Where a column is defined.
+_COLUMN = re.compile(r"^ +(\w+) (?:TEXT|INTEGER|REAL|BLOB)\b.*$", re.MULTILINE)
 
 _TABLES = (
     # One row, so that an older program can tell before it touches another table.
@@ -87,7 +99,9 @@ _TABLES = (
     ) STRICT, WITHOUT ROWID
     """,
     "CREATE INDEX deliveries_due ON deliveries (sink, next_try)",
-    # kinds: a JSON array. salt: what the checksums in its files begin with.
+    # kinds: a JSON array. salt: what the checksums in its files begin with. synced_to:
+    # id before which everything was synced when that was last noted; what the files
+    # lack of that was acknowledged and is lost.
     """
     CREATE TABLE logs (
         log_id TEXT PRIMARY KEY,
@@ -97,7 +111,8 @@ _TABLES = (
         sealed BLOB,
         retention_seconds REAL,
         retention_bytes INTEGER,
-        created REAL NOT NULL
+        created REAL NOT NULL,
+        synced_to INTEGER NOT NULL DEFAULT 0
     ) STRICT
     """,
     """
@@ -133,7 +148,7 @@ _TABLES = (
         key TEXT NOT NULL,
         generation TEXT NOT NULL,
         created REAL NOT NULL,
-        survives INTEGER NOT NULL,
+        durable INTEGER NOT NULL,
         outcome BLOB,
         ended REAL
     ) STRICT
@@ -141,6 +156,16 @@ _TABLES = (
     "CREATE UNIQUE INDEX runs_by_key ON runs (identity, source, key) WHERE key <> ''",
     "CREATE INDEX runs_active ON runs (created) WHERE outcome IS NULL",
 )
+
+
+def statements() -> list[str]:
+    """Return what makes the tables and indexes of a new database."""
+    return [_checked(statement) for statement in _TABLES]
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Add what the tables compute their checksums with; needed by every writer."""
+    connection.create_function("row_checksum", -1, _row_checksum, deterministic=True)
 
 
 def prepare(connection: sqlite3.Connection, folder: Path) -> None:
@@ -153,7 +178,7 @@ def prepare(connection: sqlite3.Connection, folder: Path) -> None:
         "SELECT count(*) FROM sqlite_schema WHERE name = 'schema'"
     ).fetchone()[0]
     if not made:
-        for statement in _TABLES:
+        for statement in statements():
             connection.execute(statement)
         connection.execute("INSERT INTO schema VALUES (?)", (VERSION,))
         return
@@ -162,3 +187,21 @@ def prepare(connection: sqlite3.Connection, folder: Path) -> None:
         raise FormatMismatch(
             folder, found=f"records {found}", supported=f"records {VERSION}"
         )
+
+
+def _checked(statement: str) -> str:
+    """Add the checksum, behind the last column, to a table that has several."""
+    columns = list(_COLUMN.finditer(statement))
+    if not columns or "chunks (" in statement:
+        return statement
+    names = ", ".join(column[1] for column in columns)
+    end = columns[-1].end()
+    before = statement[:end].rstrip(",")
+    return (
+        f"{before},\n        checksum INTEGER AS (row_checksum({names})) STORED"
+        f"{statement[len(before) : end]}{statement[end:]}"
+    )
+
+
+def _row_checksum(*values: float | str | bytes | None) -> int:
+    return crc32c(msgspec.msgpack.encode(values))
