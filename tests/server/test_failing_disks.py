@@ -5,14 +5,23 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sqlite3
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ackline.proto.errors import Code
+from ackline.proto.event_sender import EventSender
 from ackline.proto.frames import FrameType
-from ackline.proto.messages import OutcomeKind, Start, Status, StatusReport
+from ackline.proto.messages import (
+    End,
+    Intent,
+    OutcomeKind,
+    Start,
+    Status,
+    StatusReport,
+)
 from ackline.server import commits, publishes, uploads
 from ackline.server.stores import storage
 from tests.server.peer import Peer, Work
@@ -171,3 +180,64 @@ async def test_a_chunk_that_is_gone_after_a_restart_is_not_hidden(
         await peer.connect()
         assert (await up.broken()).code == Code.POSITION_LOST
         await peer.drop()
+
+
+async def test_a_batch_whose_sync_failed_and_that_is_there_is_there_once(
+    start: Starter, files: FaultyFiles
+) -> None:
+    async with start() as serving, Peer(serving.port) as peer:
+        work = peer.publish("log", LINES[:5], end=False)
+        await work.stored(5)
+        files.fail["fdatasync"] = errno.EIO
+        sender = work.stream.sender
+        assert isinstance(sender, EventSender)
+        sender.feed.append(b"kept")  # type: ignore[attr-defined]
+        await told(work)
+        files.fail.clear()
+        await work.stored(6)
+        sender.finish(End(Intent.COMPLETED, 0, "", size=6))
+        assert (await work.ended()).position == 6
+        report = await peer.request(FrameType.STATUS, Status("logs/log"))
+        assert isinstance(report, StatusReport)
+        assert report.facts["next"] == 6
+
+
+async def test_events_that_the_disk_lost_are_told_to_all_who_count_on_them(
+    start: Starter, files: FaultyFiles, tmp_path: Path
+) -> None:
+    """Publishers with nothing on its way, and subscribers who have seen them."""
+    async with start() as serving, Peer(serving.port) as peer:
+        idle = peer.publish("log", LINES[:10], end=False)
+        await idle.stored(10)
+        reader = peer.subscribe("logs/log", Start.FIRST)
+        await reader.events(10)
+        (segment,) = (tmp_path / "data").glob("logs/*/*.log")
+        os.truncate(segment, segment.stat().st_size - 1)
+        files.fail["pwritev"] = errno.EIO
+        other = peer.publish("log", [b"other"], key="other")
+        await told(other)
+        files.fail.clear()
+        assert (await other.ended()).outcome is OutcomeKind.COMPLETED
+        for work in (idle, reader):
+            outcome = await work.ended()
+            assert (outcome.outcome, outcome.code) == (
+                OutcomeKind.FAILED,
+                Code.POSITION_LOST,
+            )
+
+
+async def test_damage_found_after_a_failure_is_not_hidden(
+    start: Starter, files: FaultyFiles, tmp_path: Path
+) -> None:
+    async with start(cleanup_interval=0.05) as serving, Peer(serving.port) as peer:
+        await peer.publish("log", LINES[:10]).ended()
+        records = sqlite3.connect(tmp_path / "data" / "records.sqlite3")
+        async with asyncio.timeout(5):
+            while records.execute("SELECT synced_to FROM logs").fetchone() != (10,):
+                await asyncio.sleep(0.02)
+        records.close()
+        (segment,) = (tmp_path / "data").glob("logs/*/*.log")
+        os.truncate(segment, segment.stat().st_size - 1)
+        files.fail["pwritev"] = errno.EIO
+        work = peer.publish("log", [b"other"])
+        assert (await work.ended()).code == Code.POSITION_LOST

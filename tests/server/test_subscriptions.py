@@ -18,7 +18,10 @@ from ackline.proto.messages import (
     OutcomeKind,
     Proof,
     Start,
+    Status,
+    StatusReport,
 )
+from ackline.proto.notices import BatchReceived
 from tests.server.peer import LIMITS, Peer
 
 if TYPE_CHECKING:
@@ -146,6 +149,48 @@ async def test_what_is_trimmed_is_an_error_or_a_gap(start: Starter) -> None:
         missing = gap.gaps[0][1]
         received = await gap.events(1000 - missing)
         assert [each[2] for each in received] == bodies[missing:]
+
+
+@pytest.mark.parametrize("what", ["retention_bytes", "retention_seconds"])
+async def test_retention_under_a_reader_in_the_middle(
+    start: Starter, what: str
+) -> None:
+    """It reads on, if slowly; what goes before its turn is an error or a gap."""
+    bodies = [os.urandom(1000) for _ in range(1000)]
+    async with (
+        start(cleanup_interval=0.05, log_segment_bytes=65_536) as serving,
+        Peer(serving.port) as peer,
+    ):
+        for at in range(0, 1000, 50):
+            await peer.publish("log", bodies[at : at + 50]).ended()
+        readers = [
+            peer.subscribe("logs/log", take=False, window=70_000, on_trimmed=on_trimmed)
+            for on_trimmed in (OnTrimmed.ERROR, OnTrimmed.GAP)
+        ]
+        for reader in readers:
+            await reader.until(BatchReceived)
+        keep = Configure("logs/log", {what: 0})
+        await peer.request(FrameType.CONFIGURE, keep)
+        async with asyncio.timeout(10):
+            while True:
+                report = await peer.request(FrameType.STATUS, Status("logs/log"))
+                assert isinstance(report, StatusReport)
+                oldest = report.facts["first"]
+                if isinstance(oldest, int) and oldest >= 900:
+                    break
+                await asyncio.sleep(0.02)
+        for reader in readers:
+            reader.go_on()
+        error, gap = readers
+        outcome = await error.ended()
+        assert outcome.code == Code.POSITION_TRIMMED
+        assert [each[2] for each in error.received] == bodies[: len(error.received)]
+        await peer.publish("log", [b"last"]).ended()
+        async with asyncio.timeout(10):
+            while not gap.received or gap.received[-1][0] != 1000:
+                await asyncio.sleep(0.01)
+        assert len(gap.received) + sum(count for _, count in gap.gaps) == 1001
+        assert all(data == bodies[n] for n, _, data in gap.received[:-1])
 
 
 async def test_who_is_far_behind_reads_from_the_disk(start: Starter) -> None:

@@ -20,7 +20,12 @@ from ackline.proto.batches import (
 from ackline.proto.messages import End, GapReason, Intent
 from ackline.proto.proofs import NOTHING
 from ackline.server import outcomes
-from ackline.server.stores.errors import NotFound, PositionTrimmed, StoreError
+from ackline.server.stores.errors import (
+    EventsLost,
+    NotFound,
+    PositionTrimmed,
+    StoreError,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -54,6 +59,11 @@ def gap_batch(position: int, first_id: int) -> Batch:
 
 class FeedReader(Protocol):
     """Who reads a feed."""
+
+    @property
+    def position(self) -> int:
+        """The id after the last event that was sent."""
+        ...
 
     def feed_failed(self, error: StoreError) -> None:
         """Take note of what makes going on impossible."""
@@ -198,8 +208,18 @@ class LogFeed:
             self._log.unwatch(self._changed)
 
     def _changed(self) -> None:
-        if self._log.deleted:
-            self._reader.feed_failed(NotFound("log", self._log.record.name))
+        source = self._log
+        if source.deleted:
+            self._reader.feed_failed(NotFound("log", source.record.name))
+        elif source.recovery.lost_events and source.next_id < self._reader.position:
+            # Its ids will be given again: what follows would not be what follows.
+            self._reader.feed_failed(
+                EventsLost(
+                    source.record.name,
+                    position=self._reader.position,
+                    next_id=source.next_id,
+                )
+            )
         elif self._wake is not None:
             self._wake()
 

@@ -20,11 +20,13 @@ from ackline.proto.messages import (
     open_detail,
 )
 from ackline.proto.notices import BatchReceived, EndReceived
+from ackline.proto.proofs import NOTHING
 from ackline.server import outcomes
 from ackline.server.handler import Answer, Handler
 from ackline.server.refusals import RETRY_SECONDS, Refusal, code_of
 from ackline.server.stores.entities import Append, PublisherState
 from ackline.server.stores.errors import (
+    Corrupt,
     Fenced,
     NotFound,
     Sealed,
@@ -329,29 +331,40 @@ class PublishHandler(Handler):
         source = await self._reopened()
         if source is None:
             return
-        state = source.publisher(self.publisher)
-        receiver = self.receiver
-        stored = 0 if state is None else state.position
-        if state is None or stored < receiver.stored:
-            self.service.counters.position_lost += 1
-            await self.end(
-                OutcomeKind.FAILED,
-                Code.POSITION_LOST,
-                f"unit {receiver.stored} was acknowledged, the log has {stored}",
-                work=False,
-            )
+        state = self._state_in(source)
+        if self._lost(state.position):
             return
+        receiver = self.receiver
         self._sums = state.sums
-        receiver.stored_to(stored, log_position=state.log_position)
-        receiver.refused(stored, code=code_of(error), retry_after=RETRY_SECONDS)
+        # More than was acknowledged, if a write is there whose sync failed.
+        receiver.stored_to(state.position, log_position=state.log_position)
+        receiver.refused(state.position, code=code_of(error), retry_after=RETRY_SECONDS)
         self._recovering = False
+
+    def _state_in(self, source: Log) -> PublisherState:
+        """Return how far the log says that the publisher got."""
+        state = source.publisher(self.publisher)
+        return state or PublisherState(self._epoch, 0, NOTHING, 0)
+
+    def _lost(self, stored: int) -> bool:
+        """Fail if the log has fewer units than were acknowledged; return whether."""
+        acknowledged = self.position
+        if stored >= acknowledged or self._ending:
+            return self._ending
+        self._ending = True
+        self.service.counters.position_lost += 1
+        self.fail_soon(
+            Code.POSITION_LOST,
+            f"the {acknowledged} units before were acknowledged, the log has {stored}",
+        )
+        return True
 
     async def _reopened(self) -> Log | None:
         """Open the log again, however long its disk fails."""
         while self.stream.outcome is None and not self.released:
             try:
                 return await self.service.logs.open(self.resource.name, create=False)
-            except NotFound as error:
+            except (NotFound, Corrupt) as error:
                 self._fail(error)
                 return None
             except StoreError as again:
@@ -367,7 +380,7 @@ class PublishHandler(Handler):
         self.stream.ack_due()
 
     def _changed(self) -> None:
-        """See whether the log was deleted or sealed."""
+        """See whether the log was deleted or sealed, or lost what was acknowledged."""
         source = self._log
         if source is None or self._ending or self.receiver.complete:
             return
@@ -375,6 +388,8 @@ class PublishHandler(Handler):
             self._fail(NotFound("log", self.resource.name))
         elif source.record.sealed is not None:
             self._fail(Sealed(self.resource.name, source.record.sealed))
+        elif source.recovery.lost_events and not self._in_flight:
+            self._lost(self._state_in(source).position)
 
     def _fail(self, error: StoreError) -> None:
         if not self._ending:

@@ -25,6 +25,7 @@ _CODES: Mapping[type[errors.StoreError], Code] = {
     errors.SizeMismatch: Code.SIZE_MISMATCH,
     errors.DigestMismatch: Code.DIGEST_MISMATCH,
     errors.ChecksumConflict: Code.CHECKSUM_CONFLICT,
+    errors.EventsLost: Code.POSITION_LOST,
     errors.Corrupt: Code.POSITION_LOST,
     errors.StorageFull: Code.INSUFFICIENT_STORAGE,
     errors.StoreFailed: Code.STORAGE_FAILED,

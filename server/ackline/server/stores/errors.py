@@ -13,6 +13,7 @@
     │   ├── SizeMismatch      the whole differs from its size
     │   ├── DigestMismatch    the whole differs from its digest
     │   ├── ChecksumConflict  a stored chunk came again with other bytes
+    │   ├── EventsLost        a log ends before what was read from it
     │   └── Corrupt           the disk returned something else than was stored
     ├── the disk cannot take it
     │   ├── StorageFull       no space now; service returns with space
@@ -42,6 +43,7 @@ __all__ = [
     "Corrupt",
     "DigestMismatch",
     "Ended",
+    "EventsLost",
     "Fenced",
     "ForeignFolder",
     "FormatMismatch",
@@ -167,6 +169,19 @@ class ChecksumConflict(StoreError):
         self.index = index
         self.stored = stored
         self.offered = offered
+
+
+class EventsLost(StoreError):
+    """Report that the disk has lost events of a log that were read before."""
+
+    def __init__(self, name: str, *, position: int, next_id: int) -> None:
+        super().__init__(
+            f"log {name!r} has lost the events {next_id} to {position - 1}: they were"
+            " stored, and the disk does not have them"
+        )
+        self.name = name
+        self.position = position
+        self.next_id = next_id
 
 
 class Corrupt(StoreError):
