@@ -215,12 +215,27 @@ MINIMAL: dict[str, tuple[Fields, int]] = {
     "PAUSE": ({"paused": False, "text": ""}, 1),
     "CANCEL": ({"scope": 0, "target": "", "text": ""}, 2),
     "OUTCOME": (_OUTCOME, 1),
-    "LIST": ({"prefix": "objects/", "after": "", "limit": 1000}, 2),
-    "LISTED": ({"entries": [], "after": ""}, 0),
-    "STATUS": ({"target": "runs/r-1"}, 0),
+    "LIST": (
+        {
+            "prefix": "objects/",
+            "after": "",
+            "limit": 1000,
+            "versions": False,
+            "after_version": 0,
+        },
+        4,
+    ),
+    "LISTED": ({"entries": [], "after": "", "after_version": 0}, 1),
+    "STATUS": ({"target": "runs/r-1", "version": 0}, 1),
     "STATUS_REPORT": (
-        {"target": "runs/r-1", "state": "CREATED", "reasons": [], "facts": Map()},
-        0,
+        {
+            "target": "runs/r-1",
+            "state": "CREATED",
+            "reasons": [],
+            "facts": Map(),
+            "metadata": Map(),
+        },
+        1,
     ),
     "DELETE": ({"target": "logs/app", "version": 0}, 1),
     "SEAL": ({"target": "logs/app", "intent": 1, "code": 0, "text": ""}, 3),
@@ -494,7 +509,15 @@ FULL: dict[str, list[Fields]] = {
         {**_OUTCOME, "outcome": 2, "code": 117, "text": "digest differs"},
         {**_OUTCOME, "outcome": 3, "code": 112},
     ],
-    "LIST": [{"prefix": "logs/a", "after": "logs/app", "limit": 10}],
+    "LIST": [
+        {
+            "prefix": "objects/a",
+            "after": "objects/app",
+            "limit": 10,
+            "versions": True,
+            "after_version": 3,
+        }
+    ],
     "LISTED": [
         {
             "entries": [
@@ -504,6 +527,7 @@ FULL: dict[str, list[Fields]] = {
                     "size": 1_000,
                     "created": 1_700_000_000.0,
                     "facts": _METADATA,
+                    "metadata": _METADATA,
                 },
                 {
                     "resource": "logs/web",
@@ -511,18 +535,21 @@ FULL: dict[str, list[Fields]] = {
                     "size": 0,
                     "created": 0.0,
                     "facts": Map(),
+                    "metadata": Map(),
                 },
             ],
             "after": "logs/web",
+            "after_version": 2,
         }
     ],
-    "STATUS": [{"target": "uploads/u-1"}],
+    "STATUS": [{"target": "objects/app", "version": 2}],
     "STATUS_REPORT": [
         {
             "target": "uploads/u-1",
             "state": "PAUSED",
             "reasons": ["disconnected", "paused_by_client"],
             "facts": _METADATA,
+            "metadata": _METADATA,
         }
     ],
     "DELETE": [{"target": "objects/greeting.txt", "version": 3}],

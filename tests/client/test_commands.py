@@ -434,7 +434,7 @@ async def test_what_goes_wrong_is_one_line_and_an_exit_code(
         ["publish", "log", "--linger=nan"],
         ["fetch", "x", "--start=-1"],
         ["fetch", "x", "--length=-1"],
-        ["fetch", "x", "--version-number=-1"],
+        ["fetch", "x", "--version=-1"],
     ],
 )
 async def test_wrong_usage_is_exit_code_2(tmp_path: Path, words: list[str]) -> None:

@@ -264,7 +264,8 @@ LAYOUTS = """
     object Object? None
 .. Object: object_id str, name str, version u64, size u64, crc u32, algorithm str,
     digest bin, created f64, metadata map {}
-.. Entry: resource str, state str, size u64, created f64, facts map
+.. Entry: resource str, state str, size u64, created f64, facts map,
+    metadata map {}
 .. OPEN1: chunk_size u32, size u64?, algorithm str 'crc32c', digest bin b'',
     existing 0-2 0, durability 0-3 2, early bool False
 .. OPEN2: chunk_size u32, object_id str '', version u64 0, start u64 0,
@@ -302,10 +303,12 @@ LAYOUTS = """
 17 CANCEL: scope 0-1, target str '', text str ''
 18 OUTCOME: outcome 0-3, code u16, text str, position u64, decided f64,
     object Object? None
-20 LIST: prefix str, after str '', limit u32 1000
-21 LISTED: entries [Entry], after str
-22 STATUS: target str
-23 STATUS_REPORT: target str, state str, reasons [str], facts map
+20 LIST: prefix str, after str '', limit u32 1000, versions bool False,
+    after_version u64 0
+21 LISTED: entries [Entry], after str, after_version u64 0
+22 STATUS: target str, version u64 0
+23 STATUS_REPORT: target str, state str, reasons [str], facts map,
+    metadata map {}
 24 DELETE: target str, version u64 0
 25 SEAL: target str, intent 1-3 1, code u16 0, text str ''
 26 CONFIGURE: target str, settings map

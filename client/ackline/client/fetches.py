@@ -28,6 +28,8 @@ from ackline.proto.messages import (
 from ackline.proto.notices import ChunkParked, ChunkReceived
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ackline.client.progress import OnProgress
     from ackline.client.state import State
     from ackline.client.supervisor import Supervisor
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from ackline.proto.notices import Notice
     from ackline.proto.resource import Resource
     from ackline.proto.stream import Stream
+    from ackline.proto.values import Value
     from ackline.proto.windows import Budget
 
 __all__ = ["Fetch", "FetchParameters", "FetchResult"]
@@ -59,7 +62,10 @@ class FetchResult:
         object_id, name, version: of the object.
         size: bytes fetched, from an earlier attempt too.
         crc: CRC-32C of these bytes.
-        digest: algorithm and digest of the whole object.
+        digest: algorithm and digest of these bytes: those of the object, or if they are
+            a part of it their CRC-32C.
+        object_size: bytes of the whole object.
+        metadata: of the object, as it was uploaded with.
         resumes: times the fetch was continued.
         data: the bytes, if they were to be kept in memory.
     """
@@ -70,6 +76,8 @@ class FetchResult:
     size: int
     crc: int
     digest: str
+    object_size: int
+    metadata: Mapping[str, Value]
     resumes: int
     data: bytes | None
 
@@ -395,7 +403,13 @@ class Fetch(Handle):
             version=made.version,
             size=size,
             crc=crc,
-            digest=digest_text(made.algorithm, made.crc, made.digest),
+            digest=(
+                digest_text(made.algorithm, made.crc, made.digest)
+                if size == made.size
+                else digest_text("crc32c", crc, b"")
+            ),
+            object_size=made.size,
+            metadata=made.metadata,
             resumes=self.resumes + (self._kept is not None),
             data=None if data is None else bytes(data),
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from msgspec.structs import replace
+
 from ackline.client.arguments import checked_choice, checked_resource
 from ackline.proto.errors import AcklineError
 from ackline.proto.frames import FrameType
@@ -45,25 +47,42 @@ class Operations:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
 
-    async def list(self, prefix: str = "objects/") -> AsyncIterator[Entry]:
-        """Yield the resources whose names begin with `prefix`, in order."""
-        after = ""
+    async def list(
+        self, prefix: str = "objects/", *, versions: bool = False
+    ) -> AsyncIterator[Entry]:
+        """Yield the resources whose names begin with `prefix`, in order.
+
+        Args:
+            prefix: `objects/`, `logs/`, …, and the beginning of a name.
+            versions: yield every version of an object, the oldest first, instead of
+                the newest; `facts["version"]` tells which it is.
+        """
+        message = List(prefix, versions=versions)
         while True:
             reply = await self._supervisor.requests.ask(
-                FrameType.LIST, List(prefix, after), about=prefix
+                FrameType.LIST, message, about=prefix
             )
             if not isinstance(reply, Listed):
                 raise _wrong_answer(reply)
             for entry in reply.entries:
                 yield entry
-            after = reply.after
-            if not after:
+            if not reply.after:
                 return
+            message = replace(
+                message, after=reply.after, after_version=reply.after_version
+            )
 
-    async def status(self, target: str) -> StatusReport:
-        """Return the state of a resource, and why it is not moving."""
+    async def status(self, target: str, *, version: int = 0) -> StatusReport:
+        """Return the state of a resource, and why it is not moving.
+
+        Args:
+            target: any resource.
+            version: of an object; 0 for the newest.
+        """
         reply = await self._supervisor.requests.ask(
-            FrameType.STATUS, Status(str(checked_resource(target))), about=target
+            FrameType.STATUS,
+            Status(str(checked_resource(target)), version),
+            about=target,
         )
         if not isinstance(reply, StatusReport):
             raise _wrong_answer(reply)

@@ -37,6 +37,7 @@ __all__ = [
     "MAX_KEY",
     "MAX_KINDS",
     "MAX_MAP",
+    "MAX_METADATA",
     "MAX_NAME",
     "MAX_PAYLOAD",
     "MAX_PINGS_PER_SECOND",
@@ -106,6 +107,10 @@ MAX_ENTRIES: Final = 1_000
 
 #: Bytes of an idempotency key: it is an index key in the store.
 MAX_KEY: Final = 255
+
+#: Bytes of an object's metadata, encoded: an OUTCOME or LISTED that carries it has to
+#: fit the smallest payload that any peer accepts.
+MAX_METADATA: Final = 4_096
 
 #: Bytes of NAME in a resource: what file systems allow for one, so tools can use it.
 MAX_NAME: Final = 255

@@ -304,6 +304,8 @@ class List(Struct, array_like=True, frozen=True, gc=False):
     prefix: Text
     after: Text = ""
     limit: U32 = 1000
+    versions: bool = False
+    after_version: U64 = 0
 
 
 class Listed(Struct, array_like=True, frozen=True, gc=False):
@@ -311,12 +313,14 @@ class Listed(Struct, array_like=True, frozen=True, gc=False):
 
     entries: Annotated[tuple[Entry, ...], Meta(max_length=MAX_ENTRIES)]
     after: Text
+    after_version: U64 = 0
 
 
 class Status(Struct, array_like=True, frozen=True, gc=False):
     """Asks why something is not moving (`SPEC.md §19`)."""
 
     target: Text
+    version: U64 = 0
 
 
 class StatusReport(Struct, array_like=True, frozen=True):
@@ -326,9 +330,11 @@ class StatusReport(Struct, array_like=True, frozen=True):
     state: Text
     reasons: Texts
     facts: Values
+    metadata: Values = {}
 
     def __post_init__(self) -> None:
         check_values(self.facts)
+        check_values(self.metadata)
 
 
 class Delete(Struct, array_like=True, frozen=True, gc=False):

@@ -370,6 +370,8 @@ class Entry(Struct, array_like=True, frozen=True):
     size: U64
     created: Seconds
     facts: Values
+    metadata: Values = {}
 
     def __post_init__(self) -> None:
         check_values(self.facts)
+        check_values(self.metadata)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ackline.proto.errors import Code
 from ackline.proto.limits import MAX_ENTRIES
 from ackline.proto.messages import Entry, Listed, encode
+from ackline.server import outcomes
 from ackline.server.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
     from ackline.proto.messages import List
     from ackline.server.service import Service
+    from ackline.server.stores.entities import ObjectRecord
 
 __all__ = ["list_resources"]
 
@@ -43,6 +47,13 @@ async def list_resources(service: Service, message: List, room: int) -> Listed:
         )
     after = message.after.removeprefix(f"{kind}/")
     limit = max(1, min(message.limit, MAX_ENTRIES))
+    if message.versions and kind == "objects":
+        last = (after, message.after_version)
+        found = await service.chunks.versions(prefix, after=last, limit=limit + 1)
+        page = _fitting([_object(each) for each in found], limit, room)
+        if page.after:
+            page = replace(page, after_version=found[len(page.entries) - 1].version)
+        return page
     entries = await lister(service, prefix, after, limit + 1)
     return _fitting(entries, limit, room)
 
@@ -65,21 +76,24 @@ def _fitting(entries: list[Entry], limit: int, room: int) -> Listed:
 async def _objects(
     service: Service, prefix: str, after: str, limit: int
 ) -> list[Entry]:
-    return [
-        Entry(
-            f"objects/{each.name}",
-            "COMPLETED",
-            each.size,
-            each.created,
-            {
-                "object_id": each.object_id,
-                "version": each.version,
-                "crc": each.crc32c,
-                "waiting_sinks": each.waiting_sinks,
-            },
-        )
-        for each in await service.chunks.objects(prefix, after=after, limit=limit)
-    ]
+    found = await service.chunks.objects(prefix, after=after, limit=limit)
+    return [_object(each) for each in found]
+
+
+def _object(each: ObjectRecord) -> Entry:
+    return Entry(
+        f"objects/{each.name}",
+        "COMPLETED",
+        each.size,
+        each.created,
+        {
+            "object_id": each.object_id,
+            "version": each.version,
+            "crc": each.crc32c,
+            "waiting_sinks": each.waiting_sinks,
+        },
+        outcomes.metadata_of(each.metadata),
+    )
 
 
 async def _logs(service: Service, prefix: str, after: str, limit: int) -> list[Entry]:

@@ -65,7 +65,7 @@ async def _reply(
         case List():
             return await list_resources(service, message, client.core.peer_payload)
         case Status():
-            return await report_status(service, message.target)
+            return await report_status(service, message)
         case Delete():
             return await _delete(service, message)
         case Seal():

@@ -16,7 +16,7 @@ from ackline.server.uploads import UploadHandler
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from ackline.proto.messages import Outcome, Value
+    from ackline.proto.messages import Outcome, Status, Value
     from ackline.proto.stream import Stream
     from ackline.server.handler import Handler
     from ackline.server.run import Run
@@ -32,29 +32,34 @@ _PAUSES = {
 }
 
 
-async def report_status(service: Service, target: str) -> StatusReport:
+async def report_status(service: Service, message: Status) -> StatusReport:
     """Return how a resource stands.
 
     Raises:
-        ProtocolViolation: `target` is not a resource.
+        ProtocolViolation: the target is not a resource.
         Refusal: there is no such thing.
         StoreError: the store cannot be read.
     """
-    resource = parse_resource(target)
+    resource = parse_resource(message.target)
+    if resource.kind is ResourceKind.OBJECTS:
+        return await _object(service, resource, message.version)
+    if message.version:
+        raise Refusal(Code.INVALID_ARGUMENT, "only objects have versions")
     return await _REPORTERS[resource.kind](service, resource)
 
 
-async def _object(service: Service, target: Resource) -> StatusReport:
-    found = await service.chunks.object(target.name)
-    if found is None:
+async def _object(service: Service, target: Resource, version: int) -> StatusReport:
+    found = await service.chunks.object(target.name, version or None)
+    if found is None and not version:
         found = await service.chunks.object_by_id(target.name)
     if found is None:
-        raise _missing(target)
+        raise _missing(target, version)
     facts: dict[str, Value] = {
         "object_id": found.object_id,
         "version": found.version,
         "size": found.size,
         "crc": found.crc32c,
+        "digest": f"{found.digest_algorithm}:{found.digest.hex()}",
         "created": found.created,
     }
     waiting = await service.storage.deliveries.of_object(found.object_id)
@@ -62,7 +67,8 @@ async def _object(service: Service, target: Resource) -> StatusReport:
         facts |= _sink_facts(waiting)
         facts["sinks_called"] = ", ".join(service.deliveries.calling(found.object_id))
     reasons = ("sink",) if waiting else ()
-    return StatusReport(str(target), "COMPLETED", reasons, facts)
+    metadata = outcomes.metadata_of(found.metadata)
+    return StatusReport(str(target), "COMPLETED", reasons, facts, metadata)
 
 
 def _sink_facts(waiting: list[Delivery]) -> dict[str, Value]:
@@ -174,7 +180,6 @@ async def _session(service: Service, target: Resource) -> StatusReport:
 _REPORTERS: Mapping[
     ResourceKind, Callable[[Service, Resource], Awaitable[StatusReport]]
 ] = {
-    ResourceKind.OBJECTS: _object,
     ResourceKind.LOGS: _log,
     ResourceKind.SOURCES: _source,
     ResourceKind.RUNS: _run,
@@ -246,5 +251,6 @@ def _ended(target: Resource, outcome: Outcome, facts: dict[str, Value]) -> Statu
     return StatusReport(str(target), outcome.outcome.name, (), facts)
 
 
-def _missing(target: Resource) -> Refusal:
-    return Refusal(Code.NOT_FOUND, f"there is no {target}")
+def _missing(target: Resource, version: int = 0) -> Refusal:
+    which = f" version {version}" if version else ""
+    return Refusal(Code.NOT_FOUND, f"there is no {target}{which}")

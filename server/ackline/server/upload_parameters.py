@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ackline.proto.errors import Code
-from ackline.proto.limits import MAX_CHUNKS, MIN_CHUNK_SIZE
+from ackline.proto.limits import MAX_CHUNKS, MAX_METADATA, MIN_CHUNK_SIZE
 from ackline.proto.messages import Durability
 from ackline.server.refusals import Refusal
 from ackline.server.stores.entities import UploadParameters
@@ -69,8 +69,17 @@ def upload_parameters(
         identity: who uploads.
         name: of the object to be.
         durability: the most this server promises.
+
+    Raises:
+        Refusal: there is more metadata than is kept.
     """
     metadata = msgspec.msgpack.encode(message.parameters, order="sorted")
+    if len(metadata) > MAX_METADATA:
+        raise Refusal(
+            Code.LIMIT_EXCEEDED,
+            f"the metadata takes {len(metadata)} bytes; at most {MAX_METADATA} are kept"
+            " with an object: put the rest into an object of its own",
+        )
     distinct = (
         detail.chunk_size,
         detail.size,

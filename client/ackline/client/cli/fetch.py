@@ -38,7 +38,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="where to; - for standard output (default: the last part of NAME)",
     )
     parser.add_argument(
-        "--version-number", type=count, metavar="N", help="of the object"
+        "--version",
+        type=count,
+        metavar="NUMBER",
+        help="of the object (default: the newest)",
     )
     parser.add_argument(
         "--start",
@@ -48,7 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="first byte, such as 4096 or 4MiB (default: 0)",
     )
     parser.add_argument(
-        "--length", metavar="SIZE", type=size, help="bytes (default: all)"
+        "--length", metavar="SIZE", type=size, help="bytes (default: all that follow)"
     )
 
 
@@ -80,7 +83,7 @@ class Command(BaseCommand):
         result = await client.fetch(
             options.name,
             sys.stdout.buffer if self.file == "-" else self.file,
-            version=options.version_number,
+            version=options.version,
             start=options.start,
             length=options.length,
             state=options.state_dir,
@@ -89,9 +92,11 @@ class Command(BaseCommand):
         fields = asdict(result)
         del fields["data"]
         if self.file != "-":
+            size = bytes_text(result.size)
+            if result.size != result.object_size:
+                size += f" of {bytes_text(result.object_size)}"
             self.result(
-                f"fetched {result.name} into {self.file}: {bytes_text(result.size)},"
-                f" {result.digest}",
+                f"fetched {result.name} into {self.file}: {size}, {result.digest}",
                 **fields,
                 file=self.file,
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ackline.client.cli.display import bytes_text
 from ackline.client.cli.running import BaseCommand, Exit
+from ackline.client.cli.values import metadata_texts
 
 if TYPE_CHECKING:
     import argparse
@@ -28,6 +29,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="such as objects/ or logs/app (default: everything)",
     )
+    parser.add_argument(
+        "--versions",
+        action="store_true",
+        help="every version of each object, not only the newest",
+    )
 
 
 class Command(BaseCommand):
@@ -39,18 +45,24 @@ class Command(BaseCommand):
         if prefix is not None and "/" not in prefix:
             prefix += "/"
         for each in EVERYTHING if prefix is None else (prefix,):
-            async for entry in client.list(each):
+            async for entry in client.list(each, versions=self.arguments.versions):
                 self._print(entry)
         return Exit.DONE
 
     def _print(self, entry: Entry) -> None:
         when = datetime.fromtimestamp(entry.created).astimezone()
-        self.result(
+        text = (
             f"{entry.resource:<48} {entry.state:<10} {bytes_text(entry.size):>12}"
-            f"  {when:%Y-%m-%d %H:%M:%S}",
+            f"  {when:%Y-%m-%d %H:%M:%S}"
+        )
+        if self.arguments.versions and "version" in entry.facts:
+            text += f"  version {entry.facts['version']}"
+        self.result(
+            " ".join([text, *metadata_texts(entry.metadata)]),
             resource=entry.resource,
             state=entry.state,
             size=entry.size,
             created=entry.created,
             facts=entry.facts,
+            metadata=entry.metadata,
         )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ackline.client.cli.running import BaseCommand, Exit
+from ackline.client.cli.values import count, metadata_texts
 
 if TYPE_CHECKING:
     import argparse
 
     from ackline.client import Client
+    from ackline.proto.values import Value
 
 __all__ = ["HELP", "NAME", "Command", "arguments"]
 
@@ -20,8 +23,21 @@ HELP = "show the state of a resource, and why it is not moving"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     parser.add_argument(
-        "target", metavar="TARGET", help="such as uploads/ID, runs/ID or logs/NAME"
+        "target",
+        metavar="TARGET",
+        help="such as objects/NAME, uploads/ID, runs/ID or logs/NAME",
     )
+    parser.add_argument(
+        "--version",
+        type=count,
+        default=0,
+        metavar="NUMBER",
+        help="of an object (default: the newest)",
+    )
+
+
+TIMES = ("created", "touched", "decided", "sink_next_try")
+"""Facts in unix seconds."""
 
 
 class Command(BaseCommand):
@@ -29,18 +45,27 @@ class Command(BaseCommand):
 
     async def run(self, client: Client) -> int:
         """Ask and print."""
-        report = await client.status(self.arguments.target)
+        report = await client.status(
+            self.arguments.target, version=self.arguments.version
+        )
         lines = [f"{report.target}: {report.state}"]
         if report.reasons:
             lines.append(f"  waits for: {', '.join(report.reasons)}")
         for name, value in report.facts.items():
-            shown = value.hex() if isinstance(value, bytes) else value
-            lines.append(f"  {name}: {shown}")
+            lines.append(f"  {name}: {_shown(name, value)}")
+        lines += [f"  metadata: {text}" for text in metadata_texts(report.metadata)]
         self.result(
             "\n".join(lines),
             target=report.target,
             state=report.state,
             reasons=report.reasons,
             facts=report.facts,
+            metadata=report.metadata,
         )
         return Exit.DONE
+
+
+def _shown(name: str, value: Value) -> object:
+    if name in TIMES and isinstance(value, float):
+        return f"{datetime.fromtimestamp(value).astimezone():%Y-%m-%d %H:%M:%S}"
+    return value.hex() if isinstance(value, bytes) else value

@@ -14,6 +14,7 @@ from ackline.aio import parse_duration, parse_size
 from ackline.proto.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from ackline.client.subscriptions import StartAt
@@ -24,6 +25,7 @@ __all__ = [
     "count",
     "key_value",
     "log_name",
+    "metadata_texts",
     "open_file",
     "seconds",
     "size",
@@ -65,6 +67,20 @@ def key_value(text: str) -> tuple[str, Value]:
     if parsed is None or isinstance(parsed, (bool, int, float, str)):
         return name, parsed
     return name, value
+
+
+def metadata_texts(metadata: Mapping[str, Value]) -> list[str]:
+    """Return `NAME=VALUE` of each, so that `key_value` reads the same again.
+
+    Only bytes, which it cannot give, are shown as text in hexadecimal.
+    """
+    texts: list[str] = []
+    for name, value in metadata.items():
+        shown = value.hex() if isinstance(value, bytes) else value
+        if not isinstance(shown, str) or key_value(f"x={shown}")[1] != shown:
+            shown = json.dumps(shown, ensure_ascii=False)
+        texts.append(f"{name}={shown}")
+    return texts
 
 
 def start_at(text: str) -> StartAt:

@@ -230,6 +230,14 @@ class FileChunks:
             partial(object_rows.newest_objects, prefix=prefix, after=after, limit=limit)
         )
 
+    async def versions(
+        self, prefix: str = "", *, after: tuple[str, int] = ("", 0), limit: int = 1000
+    ) -> list[ObjectRecord]:
+        """Return all versions by (name, version), from the one after `after`."""
+        return await self._shared.records.run(
+            partial(object_rows.every_version, prefix=prefix, after=after, limit=limit)
+        )
+
     async def chunk_crcs(self, object_id: str) -> list[int]:
         """Return the CRC-32C of each chunk of an object.
 

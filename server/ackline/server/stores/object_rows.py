@@ -18,6 +18,7 @@ __all__ = [
     "add_object",
     "chunk_crcs",
     "delete_objects",
+    "every_version",
     "newest_objects",
     "object_by_id",
     "object_by_name",
@@ -77,6 +78,19 @@ def newest_objects(
         + _IS_NEWEST
         + " ORDER BY name LIMIT ?",
         (after, prefix, prefix + _LAST, limit),
+    )
+    return [_object(row) for row in rows]
+
+
+def every_version(
+    connection: sqlite3.Connection, prefix: str, after: tuple[str, int], limit: int
+) -> list[ObjectRecord]:
+    """Return all versions by (name, version), from the one after `after`."""
+    rows = connection.execute(
+        _SELECT
+        + " WHERE (name, version) > (?, ?) AND name >= ? AND name < ?"
+        + " ORDER BY name, version LIMIT ?",
+        (*after, prefix, prefix + _LAST, limit),
     )
     return [_object(row) for row in rows]
 

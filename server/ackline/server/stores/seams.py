@@ -304,6 +304,12 @@ class ChunkStore(Protocol):
         """Return the newest versions of names, ordered, from the one after `after`."""
         ...
 
+    async def versions(
+        self, prefix: str = "", *, after: tuple[str, int] = ("", 0), limit: int = 1000
+    ) -> list[ObjectRecord]:
+        """Return all versions by (name, version), from the one after `after`."""
+        ...
+
     async def chunk_crcs(self, object_id: str) -> list[int]:
         """Return the CRC-32C of each chunk of an object."""
         ...
