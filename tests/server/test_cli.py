@@ -127,6 +127,13 @@ async def test_the_first_screen_says_what_is_where(tmp_path: Path) -> None:
         assert "stopped" in told
 
 
+async def test_the_first_screen_shows_sources_without_code(tmp_path: Path) -> None:
+    more = ["--follow", "log=a.log", "--exec", "say=echo {it}", "--follow", "b=b.log"]
+    async with running(tmp_path, *more) as server:
+        shown = "sources   ticks, log = a.log, b = b.log, say = echo {it}\n"
+        assert shown in server.screen
+
+
 async def test_sigterm_drains_and_the_second_one_insists(tmp_path: Path) -> None:
     async with running(tmp_path, "--drain-seconds", "30") as server:
         peer = await Peer(server.port).connect()
@@ -219,6 +226,11 @@ async def test_an_upload_survives_being_killed_again_and_again(tmp_path: Path) -
         (["--config", "missing.toml"], 2, "No such file"),
         (["--config", "hyphen.toml"], 2, "in hyphen.toml it is written data_dir"),
         (["--unknown"], 2, "unrecognized arguments"),
+        (["--follow", "app.py"], 2, "option --follow: 'app.py' is not NAME=VALUE"),
+        (["--follow", "a=."], 2, "option follow: a=.: it is not a regular file"),
+        (["--exec", "a=nothing x"], 2, "there is no program 'nothing' that can be run"),
+        (["--exec", "a=ls", "--follow", "a=b"], 2, "there is a source 'a' already"),
+        (["--app", "app:server", "--exec", "ticks=ls"], 2, "a source 'ticks' already"),
         (["--data-dir", "app.py/x"], 1, "app.py/x"),
         (["--data-dir", "newer"], 1, "newer has the format"),
     ],

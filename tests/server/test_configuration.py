@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load(
-    flags: Mapping[str, str | None] | None = None,
+    flags: Mapping[str, str | list[str] | None] | None = None,
     environment: Mapping[str, str] | None = None,
     file: Path | None = None,
 ) -> Options:
@@ -97,6 +97,25 @@ def test_a_wrong_file_is_told(tmp_path: Path, content: str, tells: str) -> None:
     file.write_text(content)
     with pytest.raises(OptionError, match=tells):
         load(file=file)
+
+
+def test_pairs_are_a_table_lines_or_flags(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('[follow]\napp = "/a=b"\n"my log" = "c"\n[exec]\nx = "echo {a}"\n')
+    follow = (("app", Path("/a=b")), ("my log", Path("c")))
+    assert load(file=file).follow == follow
+    assert load(file=file).exec == (("x", "echo {a}"),)
+    lines = {"ACKLINE_FOLLOW": "app=/a=b\n\n my log = c\n"}
+    assert load({}, lines).follow == follow
+    assert load({"follow": ["app=/a=b", "my log=c"]}, lines).follow == follow
+    assert load({"follow": ["x=y"]}, lines, file).follow == (("x", Path("y")),)
+    assert (load().follow, load().exec) == ((), ())
+
+
+@pytest.mark.parametrize("text", ["app", "app=", "=/a", " = "])
+def test_a_pair_that_is_none_is_told(text: str) -> None:
+    with pytest.raises(OptionError, match=r"--exec: .* is not NAME=VALUE"):
+        load({"exec": [text]})
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def _greet(server: Server, options: Options, serving: Serving) -> None:
         f"  clients   {serving.url}",
         f"  metrics   {metrics}",
         f"  data      {options.data_dir.absolute()}  (ACKs: {options.durability})",
-        f"  sources   {', '.join(sorted(server.sources)) or 'none'}",
+        f"  sources   {_sources(server, options) or 'none'}",
         f"  sinks     {_sinks(server) or 'none'}",
     ]
     print("\n".join(lines), flush=True)
@@ -104,6 +104,13 @@ def _greet(server: Server, options: Options, serving: Serving) -> None:
 def _sinks(server: Server) -> str:
     return ", ".join(
         f"{sink.name} ({' '.join(sink.patterns)})" for sink in server.sinks
+    )
+
+
+def _sources(server: Server, options: Options) -> str:
+    pairs = (*options.follow, *options.exec)
+    return ", ".join(
+        [*sorted(server.sources), *(f"{name} = {what}" for name, what in pairs)]
     )
 
 
@@ -133,7 +140,8 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             flag_of(name),
             dest=name,
-            metavar="VALUE" if not about["choices"] else "|".join(about["choices"]),
+            metavar=about["form"],
+            action="append" if about["default"] == () else "store",
             help=f"{about['text']} [{variable_of(name)}] ({about['shown']})",
         )
     return parser

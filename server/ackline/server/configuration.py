@@ -2,14 +2,15 @@
 
 Every option of `Options` has the same name in all three: `run_grace` in the file,
 `ACKLINE_RUN_GRACE` in the environment, `--run-grace` as a flag. A flag wins over the
-environment, that over the file, and that over the default.
+environment, that over the file, and that over the default. Those that are pairs are a
+table of the file, a line each in the environment, and a flag each.
 """
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ackline.aio import parse_duration, parse_size
 from ackline.server.addresses import Address
@@ -35,7 +36,7 @@ def flag_of(option: str) -> str:
 
 def load_options(
     *,
-    flags: Mapping[str, str | None],
+    flags: Mapping[str, str | list[str] | None],
     environment: Mapping[str, str],
     file: Path | None,
 ) -> Options:
@@ -106,9 +107,32 @@ def _parsed(where: str, name: str, value: object) -> object:
     """
     default = Options.__dataclass_fields__[name].default
     try:
+        if default == ():
+            return _pairs(value, Path if name == "follow" else str)
         return _PARSERS[type(default)](str(value), name)
     except ValueError as error:
         raise OptionError(where, str(error)) from None
+
+
+def _pairs(
+    value: object, kind: Callable[[str], object]
+) -> tuple[tuple[str, object], ...]:
+    """Return the pairs of a table, of flags, or of lines."""
+    if isinstance(value, dict):
+        table = cast("dict[str, object]", value)
+        pairs = [(name, str(each)) for name, each in table.items()]
+    elif isinstance(value, list):
+        pairs = [_pair(str(each)) for each in cast("list[object]", value)]
+    else:
+        pairs = [_pair(line) for line in str(value).splitlines() if line.strip()]
+    return tuple((name, kind(each)) for name, each in pairs)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip() or not value.strip():
+        raise ValueError(f"{text!r} is not NAME=VALUE")
+    return name.strip(), value.strip()
 
 
 def _address(text: str, name: str) -> Address | None:

@@ -59,8 +59,10 @@ def _about(
     low: float = 0,
     high: float = LARGEST,
     choices: tuple[str, ...] = (),
+    pair: str = "",
 ) -> dict[str, Any]:
-    return {"text": text, "low": low, "high": high, "choices": choices}
+    form = pair or "|".join(choices) or "VALUE"
+    return {"text": text, "low": low, "high": high, "choices": choices, "form": form}
 
 
 def _option(default: Any, text: str, **more: Any) -> Any:
@@ -106,6 +108,11 @@ class Options:
         run_grace: how long a run goes on without anybody consuming it.
         run_buffer_events, run_buffer_bytes: how far a run may be ahead of its slowest
             consumer; a run holds up to that much in memory.
+        follow: sources that are text files, by name: `app=/var/log/app.log`.
+        exec: sources that are commands, by name: `build=make {target}`.
+        max_commands: how many commands of `exec` run at once; each has a process.
+        command_grace: how long a command that is stopped may take to end: from SIGTERM
+            to SIGKILL.
         disk_reserve: bytes of the disk that uploads and logs leave free, so that their
             end can still be recorded.
         log_segment_bytes: retention deletes whole files of this size.
@@ -194,6 +201,18 @@ class Options:
     run_buffer_bytes: int = _option(
         16 * 2**20, "bytes a run may be ahead of its consumer", low=1024
     )
+    follow: tuple[tuple[str, Path], ...] = _option(
+        (), "source that is a text file as it grows; repeatable", pair="NAME=PATH"
+    )
+    exec: tuple[tuple[str, str], ...] = _option(
+        (),
+        "source that is the output of a command; {name} is a parameter; repeatable",
+        pair="NAME=COMMAND",
+    )
+    max_commands: int = _option(64, "commands at once", low=1, high=2**16)
+    command_grace: float = _option(
+        5.0, "seconds from SIGTERM to SIGKILL for commands", high=3600
+    )
     disk_reserve: int = _option(64 * 2**20, "bytes of the disk left free")
     log_segment_bytes: int = _option(
         64 * 2**20, "size of a log's files", low=2**16, high=2**40
@@ -253,10 +272,13 @@ class Options:
 def described() -> Iterator[tuple[str, dict[str, Any]]]:
     """Return name and description of every option.
 
-    The description holds text, low, high, choices, and the default as it is shown.
+    The description holds text, low, high, choices, the form of a value, and the
+    default, also as it is shown.
     """
     for name, each in Options.__dataclass_fields__.items():
         shown = each.default
         if isinstance(shown, float):
             shown = f"{shown:g}"
-        yield name, {**each.metadata, "shown": shown}
+        if shown == ():
+            shown = "none"
+        yield name, {**each.metadata, "default": each.default, "shown": shown}

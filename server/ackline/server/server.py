@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from ackline.server.acceptor import Acceptor
 from ackline.server.cleanup import clean_forever
 from ackline.server.collector import Collector
+from ackline.server.configured import configured_sources
 from ackline.server.counters import Counters
 from ackline.server.metrics import MetricsServer
 from ackline.server.options import Options
@@ -193,10 +194,12 @@ class Server:
             options: instead of those given to the server.
 
         Raises:
+            OptionError: a source cannot be what `follow` or `exec` say.
             ListenError: an address cannot be listened on.
             StoreError: the data folder cannot be used.
         """
         chosen = options or self.options
+        sources = configured_sources(chosen, self.sources)
         counters = Counters()
         async with Storage.open(
             chosen.data_dir,
@@ -210,7 +213,7 @@ class Server:
             service = Service(
                 chosen,
                 storage,
-                sources=self.sources,
+                sources=sources,
                 sinks=self.sinks,
                 counters=counters,
             )
@@ -237,6 +240,7 @@ class Server:
             started: called once clients can connect.
 
         Raises:
+            OptionError: a source cannot be what `follow` or `exec` say.
             ListenError: an address cannot be listened on.
             StoreError: the data folder cannot be used.
         """
@@ -278,6 +282,7 @@ async def _listening(service: Service) -> AsyncGenerator[Serving]:
         if cleaning is not None:
             cleaning.cancel()
             await asyncio.wait([cleaning])
-        await service.stop(SETTLE_SECONDS)
+        stopping = service.options.command_grace if service.options.exec else 0.0
+        await service.stop(SETTLE_SECONDS + stopping)
         if metrics is not None:
             await metrics.close()
