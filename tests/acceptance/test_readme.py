@@ -24,22 +24,28 @@ def example(name: str) -> str:
 async def test_the_ten_lines_of_server_and_client_work(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(example("server"))
     (tmp_path / "cat.jpg").write_bytes(os.urandom(100_000))
-    client = example("client")
-    script = tmp_path / "client.py"
+    ticks = ["0 tick 0", "1 tick 1", "2 tick 2"]
     async with running(tmp_path / "data", app="app:server", cwd=tmp_path) as server:
-        script.write_text(client.replace("ackline://127.0.0.1:7171", server.url))
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(script),
-            cwd=tmp_path,
-            env=environment(),
-            stdout=asyncio.subprocess.PIPE,
-        )
-        out, _ = await process.communicate()
-    printed = out.decode().splitlines()
+        printed = await run(example("client"), server.url, tmp_path)
+        assert printed[0].startswith("uploaded 100000 bytes as ")
+        assert printed[1:] == ticks
+        assert await run(example("blocking"), server.url, tmp_path) == ticks
+
+
+async def run(program: str, url: str, folder: Path) -> list[str]:
+    """Run a program of the README beside a server; return the lines it prints."""
+    script = folder / "client.py"
+    script.write_text(program.replace("ackline://127.0.0.1:7171", url))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(script),
+        cwd=folder,
+        env=environment(),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
     assert process.returncode == 0
-    assert printed[0].startswith("uploaded 100000 bytes as ")
-    assert printed[1:] == ["0 tick 0", "1 tick 1", "2 tick 2"]
+    return out.decode().splitlines()
 
 
 def test_the_exit_codes_are_those_of_the_command_line() -> None:

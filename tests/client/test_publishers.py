@@ -101,6 +101,14 @@ async def test_the_largest_event_goes_and_a_larger_one_says_what_to_do(
     assert len((await read_log(client, name, 1))[0].data) == 262_136
 
 
+async def test_nothing_is_sent_after_the_end(client: Client, name: str) -> None:
+    async with client.publish(name) as publisher:
+        await publisher.send("last")
+        await publisher.finish()
+        with pytest.raises(UsageError, match="nothing can be sent"):
+            await publisher.send("later")
+
+
 async def test_lingering_events_go_out_together(client: Client, name: str) -> None:
     async with client.publish(name, linger=0.05) as publisher:
         before = client._supervisor.stats.frames_sent[0x13]

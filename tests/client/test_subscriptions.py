@@ -185,6 +185,22 @@ async def test_breaking_out_and_going_on_repeats_and_loses_nothing(
         assert found == list(range(1000))
 
 
+async def test_a_wait_that_was_cancelled_ends_no_iteration(client: Client) -> None:
+    params: dict[str, Any] = {"events": 2, "delay": 0.05}
+    async with client.subscribe("sources/count", params=params) as run:
+        seen: list[int] = []
+
+        async def read() -> None:
+            async for event in run:
+                seen.append(event.id)  # noqa: PERF401 - cancelled in the middle
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(read(), 0.03)
+        await read()
+        assert seen == [0, 1]
+        assert run.outcome is not None
+
+
 async def test_what_was_delivered_is_what_is_reported(
     client: Client, name: str
 ) -> None:

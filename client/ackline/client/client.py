@@ -118,8 +118,8 @@ class Client(Operations):
         sent again: its result is returned, with `chunks_sent` 0.
 
         Args:
-            source: a path; bytes; a binary file, from its position on; or an async
-                iterator of bytes, kept in memory until acknowledged.
+            source: a path; bytes; a binary file, from its position on; or an iterator
+                of bytes, asynchronous or not, kept in memory until acknowledged.
             name: of the object.
             key: idempotency key: uploading again with it continues, or returns the
                 object. By default one is made and kept in `state`.

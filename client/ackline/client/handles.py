@@ -94,7 +94,7 @@ class Handle(ABC):
     def check(self) -> None:
         """Raise what ended the stream other than an outcome."""
         if self.failure is not None:
-            raise self.failure
+            raise self.failure.with_traceback(None)
 
     async def wait_opened(self) -> Opened:
         """Wait for OPENED.

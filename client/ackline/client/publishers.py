@@ -116,14 +116,24 @@ class Publisher(Handle):
         if buffer.full:
             await self._room(buffer)
         body = data.encode() if isinstance(data, str) else data
-        if len(body) > self._largest:
-            raise UsageError(
-                f"an event of {len(body)} bytes; at most {self._largest} are sent as"
-                " one: upload it, or cut it"
-            )
+        if self._finished or len(body) > self._largest:
+            raise self._unsendable(body)
         unit = buffer.next_id
         buffer.append(body, self._number(kind) if kind else 0)
         return unit
+
+    def check_event(self, body: bytes, kind: str = "") -> None:
+        """Raise what `send()` would raise for this event itself.
+
+        For a sender that hands events over later. Any thread may call it.
+
+        Raises:
+            UsageError: the event is too large, or the kind was not announced.
+        """
+        if self._finished or len(body) > self._largest:
+            raise self._unsendable(body)
+        if kind:
+            self._number(kind)
 
     async def send_many(
         self,
@@ -255,6 +265,14 @@ class Publisher(Handle):
                 f"the kind {kind!r} was not announced; kinds of this publisher: {known}"
             )
         return number
+
+    def _unsendable(self, body: bytes) -> UsageError:
+        if self._finished:
+            return UsageError("finish() was called: nothing can be sent after it")
+        return UsageError(
+            f"an event of {len(body)} bytes; at most {self._largest} are sent as one:"
+            " upload it, or cut it"
+        )
 
     def _check_live(self) -> None:
         self.check()

@@ -7,9 +7,9 @@ import io
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, TypeAlias, cast
 
 from ackline.aio import in_memory
 from ackline.proto.checksums import crc32c
@@ -31,6 +31,7 @@ UploadSource: TypeAlias = (
     | bytearray
     | memoryview
     | IO[bytes]
+    | Iterator[bytes]
     | AsyncIterator[bytes]
 )
 
@@ -339,10 +340,12 @@ def make_source(
     if isinstance(source, io.TextIOBase):
         raise UsageError("the file is opened for text; open it in mode 'rb'")
     if hasattr(source, "read"):
-        return _of_file(source, memory, threads)
+        return _of_file(cast("IO[bytes]", source), memory, threads)
+    if hasattr(source, "__next__"):
+        return StreamSource(_pulled(source, threads), memory)
     raise UsageError(
         f"a {type(source).__name__} cannot be uploaded; give a path, a binary file,"
-        " bytes or an async iterator of bytes"
+        " bytes or an iterator of bytes, asynchronous or not"
     )
 
 
@@ -380,4 +383,9 @@ def _of_file(file: IO[bytes], memory: LoadMemory, threads: Threads) -> Source:
 
 async def _parts(file: IO[bytes], threads: Threads) -> AsyncIterator[bytes]:
     while part := await threads.run_loose(lambda: file.read(READ_SIZE)):
+        yield part
+
+
+async def _pulled(parts: Iterator[bytes], threads: Threads) -> AsyncIterator[bytes]:
+    while (part := await threads.run_loose(lambda: next(parts, None))) is not None:
         yield part

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
 from datetime import datetime
 from operator import length_hint
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
@@ -128,7 +127,6 @@ class Subscription(Handle):
         self._iterator: Iterator[Event | Gap] = iter(())
         self._acked = 0
         self._ended = False
-        self._generator = self._iterate()
         from_source = str(parameters.resource).startswith("sources/")
         # A key of our own: an OPEN that is repeated must not start the work twice.
         own_key = secrets.token_hex(16) if from_source else ""
@@ -154,14 +152,31 @@ class Subscription(Handle):
     ) -> None:
         await self.close()
 
-    def __aiter__(self) -> AsyncIterator[Event | Gap]:
-        return self._generator
+    async def __aiter__(self) -> AsyncGenerator[Event | Gap, None]:
+        # The list's iterator knows how many it has given out, so that the loop below
+        # costs nothing but the yield: 1,000 events are one report.
+        while (events := await self.advance()) is not None:
+            for event in events:
+                yield event
 
     async def batches(self) -> AsyncGenerator[list[Event | Gap], None]:
         """Yield events in lists, as they arrived: for those who write them in bulk."""
-        while (events := await self._next_events()) is not None:
-            self._iterator = iter(())
-            yield events
+        while (events := await self.advance()) is not None:
+            yield list(events)
+
+    async def advance(self) -> Iterator[Event | Gap] | None:
+        """Return the next events as they arrived, or None at the end.
+
+        What the iterator has given out counts as delivered; what it has not is what the
+        next call returns.
+
+        Raises:
+            StreamFailed, StreamCancelled: that is how it ended.
+            AcklineError: the client has ended.
+        """
+        if not length_hint(self._iterator) and not await self._next_batch():
+            return None
+        return self._iterator
 
     def ack(self, event_id: int) -> None:
         """State that the application keeps everything up to this event.
@@ -196,7 +211,6 @@ class Subscription(Handle):
                 raise
         finally:
             self.leave()
-            await self._generator.aclose()
 
     async def cancel(self, *, work: bool = False, text: str = "") -> Outcome:
         """End this subscription, and with `work` the run behind it.
@@ -310,28 +324,21 @@ class Subscription(Handle):
             raise UsageError("enter the subscription first: async with … as events")
         return receiver
 
-    async def _iterate(self) -> AsyncGenerator[Event | Gap, None]:
-        # The list's iterator knows how many it has given out, so that the loop below
-        # costs nothing but the yield: 1,000 events are one report.
-        while await self._next_events() is not None:
-            for event in self._iterator:
-                yield event
-
-    async def _next_events(self) -> list[Event | Gap] | None:
-        """Report the batch before; return the events of the next, None at the end."""
+    async def _next_batch(self) -> bool:
+        """Report the batch before and take the next; return False at the end."""
         receiver = self._receiver
         self._report()
         while (batch := receiver.take()) is None:
             if receiver.end_number is not None or self.outcome is not None:
                 if await self._finish():
-                    return None
+                    return False
                 continue
             self.check()
             await self.wait()
         self._batch = batch
         self._events = batch.events(receiver.kinds)
         self._iterator = iter(self._events)
-        return self._events
+        return True
 
     def _report(self) -> None:
         """Tell the core how far the consumer is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, cast
 
 from ackline.aio import Pump, ScratchPool
@@ -121,7 +122,8 @@ class Supervisor:
     def check(self) -> None:
         """Raise if there will be no further connection."""
         if self.failure is not None:
-            raise self.failure
+            # Each time it is raised adds to its traceback.
+            raise self.failure.with_traceback(None)
 
     def open(self, stream: Stream) -> None:
         """Open a stream, on the next connection if there is none now."""
@@ -153,12 +155,12 @@ class Supervisor:
             if connection is None or connection.phase is not Phase.OPEN:
                 await asyncio.sleep(PING_LOOK)
                 continue
-            began = loop.time()
+            began = time.perf_counter()  # a loop may count in milliseconds
             number = connection.ping()
             pong = self._pongs[number] = loop.create_future()
             try:
                 if await pong:
-                    return loop.time() - began
+                    return time.perf_counter() - began
             finally:
                 self._pongs.pop(number, None)
 

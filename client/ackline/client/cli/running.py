@@ -16,6 +16,7 @@ import msgspec
 from ackline.client import ClientOptions, client_context, connect
 from ackline.client.cli.display import Display
 from ackline.client.connection_states import ConnectionPhase
+from ackline.client.loops import loop_factory
 from ackline.proto.errors import (
     AcklineError,
     ConnectionLost,
@@ -135,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
     command = make(arguments)
     try:
         command.prepare()
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(_connected(command))
     except (KeyboardInterrupt, asyncio.CancelledError):
         _say(command.interrupted())
@@ -195,14 +196,6 @@ def _exit_code(error: AcklineError) -> int:
     if isinstance(error, ConnectionLost):
         return Exit.NO_CONNECTION
     return Exit.CANCELLED if isinstance(error, StreamCancelled) else Exit.FAILED
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop  # noqa: PLC0415 - the library must not need it
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 def _say(text: str) -> None:

@@ -1,0 +1,83 @@
+"""A subscription, for programs without asyncio."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from ackline.client.blocking.streams import Stream
+from ackline.client.subscriptions import Subscription as AsyncSubscription
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import TracebackType
+
+    from ackline.proto.batches import Event, Gap
+    from ackline.proto.messages import Outcome
+
+__all__ = ["Subscription"]
+
+
+class Subscription(Stream[AsyncSubscription]):
+    """Events in order, each once: `ackline.client.Subscription` that waits.
+
+    One thread at a time iterates; `cancel()` and `close()` may come from another.
+    """
+
+    def __enter__(self) -> Self:
+        self._portal.call(self._stream.__aenter__())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._portal.usable:
+            self.close()
+
+    def __iter__(self) -> Generator[Event | Gap, None, None]:
+        # One way to the loop's thread and back for each batch.
+        while (events := self._portal.call(self._stream.advance())) is not None:
+            yield from events
+
+    def batches(self) -> Generator[list[Event | Gap], None, None]:
+        """Yield events in lists, as they arrived: for those who write them in bulk."""
+        batches = self._stream.batches()
+        while (events := self._portal.call(anext(batches, None))) is not None:
+            yield events
+
+    def ack(self, event_id: int) -> None:
+        """State that the application keeps everything up to this event."""
+        self._do(lambda: self._stream.ack(event_id))
+
+    def close(self) -> None:
+        """Leave. What was not delivered stays where it is; nothing is cancelled.
+
+        With `on_exit="cancel"` a run is cancelled, if it has not ended, and waited for.
+        """
+        self._portal.call(self._stream.close())
+
+    def cancel(self, *, work: bool = False, text: str = "") -> Outcome:
+        """End this subscription, and with `work` the run behind it."""
+        return self._portal.call(self._stream.cancel(work=work, text=text))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether events have arrived that were not delivered yet."""
+        return self._stream.waiting
+
+    @property
+    def position(self) -> int:
+        """The id after the last event that was delivered."""
+        return self._stream.position
+
+    @property
+    def generation(self) -> int:
+        """Of the log or run; a log made again has another."""
+        return self._stream.generation
+
+    @property
+    def run_id(self) -> str:
+        """The run behind this subscription; "" for a log."""
+        return self._stream.run_id
