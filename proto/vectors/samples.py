@@ -155,6 +155,7 @@ _SUBSCRIBE: Fields = {
     "on_trimmed": 0,
     "generation": 0,
     "proof": None,
+    "linger": 0.0,
 }
 
 #: Each message with as little in it as it may have, and how many trailing fields are
@@ -406,11 +407,12 @@ FULL: dict[str, list[Fields]] = {
             {
                 "start": 4,
                 "value": 17,
-                "policy": "sample",
-                "policy_value": 0.5,
+                "policy": "drop-oldest",
+                "policy_value": 100,
                 "on_trimmed": 1,
                 "generation": 7,
                 "proof": _PROOF,
+                "linger": 0.5,
             },
             window_units=1_000,
             window_bytes=1_000_000,

@@ -272,7 +272,7 @@ LAYOUTS = """
     length u64? None, position u64 0, held u32 0, held_crc u32 0, proof Proof? None
 .. OPEN3: kinds [name] []
 .. OPEN4: start 0-5, value u64 0, policy str 'block', policy_value value None,
-    on_trimmed 0-1 0, generation u64 0, proof Proof? None
+    on_trimmed 0-1 0, generation u64 0, proof Proof? None, linger f64 0.0
 .. OPENED1: chunk_size u32
 .. OPENED2: chunk_size u32, object Object, start u64, length u64
 .. OPENED3: log_position u64

@@ -67,6 +67,8 @@ from ackline.proto.notices import (
     StreamError,
     StreamRefused,
 )
+from ackline.proto.policies import parse_policy
+from ackline.proto.policy_sender import PolicySender
 from ackline.proto.proofs import ProofSum
 from ackline.proto.reader import scratch_buffer
 from ackline.proto.server_connection import ServerConnection
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ackline.proto.connection import Connection
+    from ackline.proto.values import Value
 
 LIMITS = Limits(
     max_payload=262_144,
@@ -418,7 +421,8 @@ class MemoryServer:
         detail = open_detail(stream.open)
         assert isinstance(detail, SubscribeDetail)
         position = detail.value if detail.start is Start.ID else feed.first_id
-        sender = EventSender(stream, feed, position=position, priority=stream.priority)
+        policy = parse_policy(detail.policy, detail.policy_value, detail.linger)
+        sender = PolicySender(stream, feed, position=position, policy=policy)
         stream.sender = sender
         stream.generation = feed.generation
         verified = detail.proof is not None and sender.verify(detail.proof) is True
@@ -601,16 +605,27 @@ class MemoryClient:
         stream.sender = EventSender(stream, feed, position=0, priority=stream.priority)
         return self._open(stream), feed
 
-    def subscribe(self, resource: str) -> Stream:
+    def subscribe(
+        self,
+        resource: str,
+        policy: str = "block",
+        value: Value = None,
+        *,
+        linger: float = 0.0,
+        max_units: int | None = None,
+    ) -> Stream:
+        detail = SubscribeDetail(
+            Start.FIRST, policy=policy, policy_value=value, linger=linger
+        )
         stream = self.session.new_stream(
-            Open(Use.SUBSCRIBE, resource, "", 0, 0, raw(SubscribeDetail(Start.FIRST))),
-            notify=self.handle,
+            Open(Use.SUBSCRIBE, resource, "", 0, 0, raw(detail)), notify=self.handle
         )
         stream.receiver = EventReceiver(
             stream,
             budget=self.budget,
             durability=Durability.MEMORY,
             definitions=True,
+            max_units=max_units,
             lazy=True,
         )
         self.events[stream.id] = []

@@ -195,6 +195,29 @@ class Batch(Struct, frozen=True, gc=False):
         )
         return Batch(from_id, left, left, payload, crc32c(payload), False)
 
+    def before(self, until_id: int) -> Batch:
+        """Return the part before `until_id`, which is beyond the first id.
+
+        A gap is not cut.
+        """
+        if until_id >= self.next_id:
+            return self
+        if self.special:
+            items = [(kind, body) for at, kind, body in self._placed() if at < until_id]
+            return encode_entries(self.first_id, items)
+        part = self.head(until_id - self.first_id, len(self.payload))
+        assert part is not None
+        return part
+
+    def without_definitions(self) -> Batch:
+        """Return it for a receiver that knows the kinds."""
+        if not self.special:
+            return self
+        return encode_entries(
+            self.first_id,
+            [each for each in self._items() if each[0] != DEFINITION_KIND],
+        )
+
     def head(self, entries: int, size: int) -> Batch | None:
         """Return the longest beginning within a window.
 
@@ -266,6 +289,16 @@ class Batch(Struct, frozen=True, gc=False):
         if found is None or until_id is None:
             return found
         return min(found, until_id)
+
+    def gaps(self, from_id: int = 0) -> list[Gap]:
+        """Return the gaps from `from_id` on, cutting one that contains it."""
+        if not self.special:
+            return []
+        return [
+            Gap(max(at, from_id), end - max(at, from_id), GapReason(body[-1]))
+            for at, kind, body in self._placed()
+            if kind == GAP_KIND and (end := at + covers(kind, body)) > from_id
+        ]
 
     @property
     def _bodies_at(self) -> int:

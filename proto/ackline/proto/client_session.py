@@ -11,6 +11,7 @@ from ackline.proto.errors import Code
 from ackline.proto.event_receiver import EventReceiver
 from ackline.proto.messages import (
     FetchDetail,
+    OnTrimmed,
     Open,
     PublishDetail,
     ResumeStream,
@@ -160,10 +161,13 @@ def _fetch_again(stream: Stream, detail: FetchDetail) -> FetchDetail:
 def _subscribe_again(stream: Stream, detail: SubscribeDetail) -> SubscribeDetail:
     receiver = stream.receiver
     assert isinstance(receiver, EventReceiver)
+    receiver.opened_again()
     return structs.replace(
         detail,
         start=Start.ID,
         value=receiver.position,
+        # Who agreed to be left behind is not refused for having been away.
+        on_trimmed=detail.on_trimmed if detail.policy == "block" else OnTrimmed.GAP,
         generation=stream.generation,
         proof=receiver.proof(),
     )

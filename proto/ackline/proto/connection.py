@@ -170,7 +170,7 @@ class Connection(ABC):
         )
         self._scheduler = Scheduler()
         self._outbox = Outbox(self._grant)
-        self._held: dict[Sender, None] = {}
+        self._held: dict[Sender, float] = {}
         self._held_until = inf
         self._written: list[Callable[[], None]] = []
         self._output_asked = False
@@ -301,9 +301,12 @@ class Connection(ABC):
         if self._outbox.ripen(now):
             self.output()
         if now >= self._held_until:
-            held, self._held, self._held_until = self._held, {}, inf
-            for sender in held:
-                sender.wake()  # those that are held on come back
+            due = [sender for sender, when in self._held.items() if when <= now]
+            for sender in due:
+                del self._held[sender]
+            self._held_until = min(self._held.values(), default=inf)
+            for sender in due:
+                sender.wake()
         self._check_life(now)
 
     # What halves and streams call
@@ -311,10 +314,14 @@ class Connection(ABC):
     def activate(self, sender: Sender) -> None:
         """Ask a sender for frames."""
         if sender.held_until > self.now:
-            self._held[sender] = None
-            self._held_until = min(self._held_until, sender.held_until)
+            self.wake_at(sender, sender.held_until)
         self._scheduler.activate(sender)
         self.output()
+
+    def wake_at(self, sender: Sender, when: float) -> None:
+        """Ask a sender for frames then; only the last call counts."""
+        self._held[sender] = when
+        self._held_until = min(self._held_until, when)
 
     def starving(self, sender: Sender) -> None:
         """Take note that a sender waits for connection credit."""

@@ -21,6 +21,7 @@ from ackline.proto.values import (
     OnTrimmed,
     Proof,
     Resumes,
+    Seconds,
     Start,
     Text,
     Use,
@@ -90,6 +91,7 @@ class SubscribeDetail(Struct, array_like=True, frozen=True, gc=False):
     on_trimmed: OnTrimmed = OnTrimmed.ERROR
     generation: U64 = 0
     proof: Proof | None = None
+    linger: Seconds = 0.0
 
     def __post_init__(self) -> None:
         check_value("policy_value", self.policy_value)

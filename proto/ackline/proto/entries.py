@@ -9,13 +9,16 @@ gap               count u64 | reason u8
 from __future__ import annotations
 
 from struct import Struct as Layout
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
 from ackline.proto.errors import Code, ProtocolViolation, UsageError
 from ackline.proto.resource import name_fault
 from ackline.proto.values import GapReason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "DEFINITION_KIND",
@@ -24,6 +27,7 @@ __all__ = [
     "LAST_ID",
     "Event",
     "Gap",
+    "LeftOut",
     "covers",
     "gap_entry",
     "kind_definition",
@@ -78,6 +82,26 @@ class Gap(Struct, frozen=True, gc=False):
     id: int
     count: int
     reason: GapReason
+
+
+class LeftOut(Struct, frozen=True, gc=False):
+    """How many events of a stream are gaps, by reason (`SPEC.md §16`)."""
+
+    merged: int = 0
+    dropped: int = 0
+    trimmed: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.merged + self.dropped + self.trimmed
+
+    def plus(self, gaps: Iterable[Gap]) -> LeftOut:
+        """Return the sum with these."""
+        counts = [self.merged, self.dropped, self.trimmed]
+        for gap in gaps:
+            counts[gap.reason - GapReason.MERGED] += gap.count
+        return LeftOut(*counts)
 
 
 def kind_definition(number: int, name: str) -> bytes:

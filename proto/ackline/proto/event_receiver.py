@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ackline.proto.batches import Batch, parse_batch
+from ackline.proto.entries import LeftOut
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.kinds import KindTable
 from ackline.proto.messages import Durability, Proof
@@ -48,8 +49,12 @@ class EventReceiver(Receiver):
         kinds: names of kinds 1, 2, …
         definitions: whether the peer may define kinds in a batch: a server may.
         max_window: bytes; at least `FIRST_WINDOW_BYTES` are granted.
+        max_units: entries on their way at most; None for what the bytes allow.
         lazy: whether ACKs may wait a little, because nobody waits for them: for
             subscriptions, where an ACK only returns credit.
+
+    Attributes:
+        left_out: gaps among the `received_units`.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class EventReceiver(Receiver):
         kinds: Sequence[str] = (),
         definitions: bool = False,
         max_window: int = MAX_WINDOW_BYTES,
+        max_units: int | None = None,
         lazy: bool = False,
     ) -> None:
         super().__init__(
@@ -79,6 +85,9 @@ class EventReceiver(Receiver):
         self._proven = True
         self._window = FIRST_WINDOW_BYTES
         self._max_window = max(max_window, FIRST_WINDOW_BYTES)
+        self._max_units = max_units or MAX_WINDOW_BYTES
+        self.left_out = LeftOut()
+        self._covered_before = 0
         self._consumed_since = 0
         self._told_units = 0
         self._unannounced: list[Batch] = []
@@ -124,6 +133,10 @@ class EventReceiver(Receiver):
         self.stored = self.consumed = position
         self.ready = True
 
+    def opened_again(self) -> None:
+        """Count what is covered from here: another subscription continues this one."""
+        self._covered_before = self.received_units
+
     # Frames
 
     def events(
@@ -164,7 +177,25 @@ class EventReceiver(Receiver):
         self._resync = False
         self._accept(batch)
 
+    def end_received(self, number: int, end: End) -> bool:
+        """Take the END; from a server its size tells whether anything is missing."""
+        new = super().end_received(number, end)
+        covered = self.received_units - self._covered_before
+        if new and self._definitions and end.size != covered:
+            gaps = self.left_out
+            self.stream.broken(
+                Code.SIZE_MISMATCH,
+                f"END states {end.size} events, {covered} came: received and merged"
+                f" ({gaps.merged}), dropped ({gaps.dropped}), trimmed ({gaps.trimmed})",
+            )
+        return new
+
     def _accept(self, batch: Batch) -> None:
+        if batch.next_id == batch.first_id:
+            # Definitions, known by now: a slow consumer has no part in their credit.
+            self._discard(len(batch.payload))
+            self.stream.ack_due()
+            return
         self._keep(len(batch.payload))
         gap_end = batch.gap_end()
         if gap_end is None:
@@ -172,6 +203,7 @@ class EventReceiver(Receiver):
         else:
             self._base, self._proven = gap_end, True
             self._sum = ProofSum().extended(*batch.proof_parts(from_id=gap_end))
+            self.left_out = self.left_out.plus(batch.gaps())
         self.received_units += batch.next_id - batch.first_id
         self.position = batch.next_id
         self._waiting_units += batch.entries
@@ -214,7 +246,7 @@ class EventReceiver(Receiver):
             self._window = min(self._window * 2, self._max_window)
         self._settle(size)
         raised = self.grant.limit_units - self._told_units
-        if grown or raised * 2 >= self._window // BYTES_PER_UNIT:
+        if grown or raised * 2 >= self._window_units:
             self._told_units = self.grant.limit_units
             self.stream.ack_due()
         else:
@@ -268,13 +300,17 @@ class EventReceiver(Receiver):
         super().attach()
         self._told_units = self.grant.limit_units
 
+    @property
+    def _window_units(self) -> int:
+        return min(self._window // BYTES_PER_UNIT, self._max_units)
+
     def _top_up(self, *, served: bool = False) -> None:
         """Grant up to the window; a whole largest event must always fit."""
         if self.stream.ended or self.stream.connection is None:
             return
         grant = self.grant
         # From what waits, not from the bytes: tiny events use up units faster.
-        units = grant.units - self._waiting_units + self._window // BYTES_PER_UNIT
+        units = grant.units - self._waiting_units + self._window_units
         grant.limit_units = max(grant.limit_units, units, 1)
         open_ = self._unused + self._pending
         want = self._window - open_

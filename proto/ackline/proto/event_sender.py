@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from ackline.proto.entries import LeftOut
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.frames import SPECIAL, FrameType, pack_header
 from ackline.proto.limits import MAX_PAYLOAD
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EventSender"]
 
+NO_GAPS = LeftOut()
+"""What most streams leave out: shared."""
+
 
 class EventSender(Sender):
     """Sends what its feed has, from its own position on.
@@ -34,9 +38,10 @@ class EventSender(Sender):
 
     Attributes:
         position: the next id to send.
+        left_out: what was sent as gaps, replays not counted.
     """
 
-    __slots__ = ("_start_sum", "feed", "position", "start")
+    __slots__ = ("_start_sum", "feed", "left_out", "position", "start")
 
     def __init__(
         self, stream: Stream, feed: EventFeed, *, position: int, priority: int
@@ -44,6 +49,7 @@ class EventSender(Sender):
         super().__init__(stream, priority=priority, position=position)
         self.feed = feed
         self.start = self.position = position
+        self.left_out = NO_GAPS
         self._start_sum = feed.sum_at(position)
         feed.watch(self.wake)
 
@@ -87,7 +93,7 @@ class EventSender(Sender):
         if len(batch.payload) > limit:
             # A frame that a dying link never carries whole would be sent for ever, and
             # on a slow one it would hold the other streams up (SPEC.md §21).
-            batch = batch.head(batch.entries, limit) or batch.head(1, 2**32) or batch
+            batch = self._cut(batch, batch.entries, limit) or self._smallest(batch)
         size = len(batch.payload)
         if size > self._largest() or not self._room(batch.entries, size):
             part = self._part(batch)
@@ -97,6 +103,8 @@ class EventSender(Sender):
             batch, size = part, len(part.payload)
         self._reserve(batch.entries, size)
         first, self.position = batch.first_id, batch.next_id
+        if batch.special:
+            self.left_out = self.left_out.plus(batch.gaps(self._highest))
         self._count(first, batch.next_id)
         header = pack_header(
             FrameType.EVENTS,
@@ -148,14 +156,38 @@ class EventSender(Sender):
         )
         if units < 1:
             return None
-        return batch.head(units, size)
+        return self._cut(batch, units, size)
+
+    def _cut(self, batch: Batch, entries: int, size: int) -> Batch | None:
+        """Return the longest beginning that fits and may travel alone."""
+        part = batch.head(entries, size)
+        if part is None or not part.special:
+            return part
+        return None if part.entries < self._smallest(batch).entries else part
+
+    def _smallest(self, batch: Batch) -> Batch:
+        """Return the first event, with the gaps and definitions before it.
+
+        Gaps wait for the event behind them, which a policy chooses when there is room
+        for both (SPEC.md §16): a consumer that is stuck would else be told of one gap
+        after the other. They go alone if no frame can hold both.
+        """
+        gaps: Batch | None = None
+        for entries in range(1, batch.entries + 1):
+            part = batch.head(entries, MAX_PAYLOAD)
+            if part is None:  # definitions
+                continue
+            if part.gap_end() != part.next_id:
+                fits = gaps is None or len(part.payload) <= self._largest()
+                return part if fits or gaps is None else gaps
+            gaps = part
+        return batch
 
     def _wait_for(self, batch: Batch) -> None:
         """Wait for the window that is too small, for the batch's first event."""
         connection = self.stream.connection
         assert connection is not None
-        parts = (batch.head(n, MAX_PAYLOAD) for n in range(1, batch.entries + 1))
-        first = next(part for part in parts if part is not None)
+        first = self._smallest(batch)
         size = len(first.payload)
         if size <= self._largest():
             self._room(first.entries, size)

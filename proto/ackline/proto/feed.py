@@ -111,7 +111,7 @@ class EventBuffer:
         define: whether to tell readers of kinds that are added later.
 
     Attributes:
-        floor: nobody needs what is before it.
+        floor: nobody needs what is before it; beyond every id if nobody needs anything.
         end: how the sequence ended, once it has.
         tail: bodies of the newest events, which are in no batch yet; always this list.
         idle: whether a reader found nothing and waits to be woken.
@@ -273,6 +273,19 @@ class EventBuffer:
                 callback, self._below = self._below, None
                 callback()
 
+    def restart(self, position: int) -> None:
+        """Let go of all events and go on at `position`: with others, or computed again.
+
+        Kinds keep their numbers; readers further on wait until they are reached.
+        """
+        sums = NOTHING if position == 0 else self.sum_at(position)
+        self._sums = [] if sums is None else [sums]
+        self._starts, self._batches = [], []
+        self.tail.clear()
+        self._kinds = bytearray()
+        self._bytes = self._counted = self._tail_bytes = 0
+        self.floor = self._first = self._sealed = position
+
     def next_batch(self, position: int) -> Batch | None:
         """Return events from `position` on, or None."""
         if position >= self.next_id:
@@ -289,6 +302,10 @@ class EventBuffer:
         elif batch.first_id >= position and len(batch.payload) < SMALL_BATCH:
             return self._merged(at)
         return batch.tail(position)
+
+    def peek(self, position: int) -> Batch | None:
+        """Return events from `position` on: all of them are in memory."""
+        return self.next_batch(position)
 
     def sum_at(self, position: int) -> ProofSum | None:
         """Return the sums of all events before `position`, or None if trimmed."""
@@ -399,17 +416,33 @@ class EventBuffer:
             self._sums.append(self._sums[-1].extended(*batch.proof_parts()))
         return self._sums[at]
 
+    def _split(self, at: int) -> None:
+        """Make two batches of one."""
+        batch = self._batches[at]
+        middle = batch.first_id + batch.count // 2
+        self._batches[at : at + 1] = [batch.before(middle), batch.tail(middle)]
+        self._starts.insert(at + 1, middle)
+        self._bytes += sum(len(b.payload) - 4 for b in self._batches[at : at + 2])
+        self._bytes -= len(batch.payload) - 4
+
     def _trim(self) -> None:
         cut = 0
+        # Where nobody holds anything back, nobody may have read it either.
+        unheld = self.floor > self._sealed
+        if unheld and self._holds(self._max_events, self._max_bytes):
+            self._seal()
+        keep = self._keep or unheld
         # Less than all: a batch comes for every one that goes, and if it had to fit
         # the same room each would be smaller than the one before.
         events = self._max_events - self._max_events // 16
         size = self._max_bytes - self._max_bytes // 16
-        for batch in self._batches:
-            if batch.next_id > self.floor or (
-                self._keep and not self._holds(events, size)
-            ):
+        while cut < len(self._batches):
+            batch = self._batches[cut]
+            if batch.next_id > self.floor or (keep and not self._holds(events, size)):
                 break
+            if unheld and batch.next_id == self.next_id and batch.count > 1:
+                self._split(cut)  # who is behind still gets the newest
+                continue
             cut += 1
             self._bytes -= len(batch.payload) - 4
             self._first = batch.next_id
