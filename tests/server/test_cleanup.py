@@ -64,7 +64,7 @@ async def test_outcomes_are_forgotten_in_the_end(start: Start) -> None:
 
     async with (
         start(
-            server, outcome_ttl=1.0, run_grace=0.05, cleanup_interval=0.05
+            server, outcome_ttl=1.0, run_retention=0.05, cleanup_interval=0.05
         ) as serving,
         Peer(serving.port) as peer,
     ):

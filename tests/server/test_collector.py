@@ -68,7 +68,7 @@ async def test_streams_that_were_let_go_leave_nothing_to_collect(
     def failing(_emitter: Emitter) -> None:
         raise RuntimeError("as it has to")
 
-    async with start(server, run_grace=0.01) as serving, Peer(serving.port) as peer:
+    async with start(server, run_retention=0.01) as serving, Peer(serving.port) as peer:
         await peer.request(FrameType.CONFIGURE, Configure("logs/x", {}))
         for _ in range(streams // 100):
             works = [peer.subscribe(resource) for _ in range(100)]

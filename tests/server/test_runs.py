@@ -144,7 +144,7 @@ async def test_the_key_joins_the_run_and_so_does_its_id(start: Starter) -> None:
 async def test_an_ended_run_is_read_until_nobody_needs_it(start: Starter) -> None:
     program = Program()
     async with (
-        start(program.server, run_grace=0.2) as serving,
+        start(program.server, run_retention=0.2) as serving,
         Peer(serving.port) as peer,
     ):
         first = peer.subscribe("sources/count", key="k")

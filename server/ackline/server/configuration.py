@@ -8,6 +8,7 @@ table of the file, a line each in the environment, and a flag each.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -135,6 +136,10 @@ def _pair(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def _duration(text: str) -> float:
+    return math.inf if text.lower() == "never" else parse_duration(text)
+
+
 def _address(text: str, name: str) -> Address | None:
     if name == "metrics" and text.lower() in _OFF:
         return None
@@ -147,5 +152,5 @@ _PARSERS: Mapping[type, Callable[[str, str], object]] = {
     type(None): lambda text, _name: Path(text) if text else None,
     str: lambda text, _name: text,
     int: lambda text, _name: parse_size(text),
-    float: lambda text, _name: parse_duration(text),
+    float: lambda text, _name: _duration(text),
 }

@@ -53,7 +53,7 @@ class Emitter:
         run_id: `runs/ID` for clients.
     """
 
-    __slots__ = ("_append", "_buffer", "_end", "_left", "_waiting", "run_id")
+    __slots__ = ("_append", "_buffer", "_end", "_held", "_left", "_waiting", "run_id")
 
     def __init__(self, run_id: str, buffer: EventBuffer, end: Future[None]) -> None:
         self.run_id = run_id
@@ -62,6 +62,7 @@ class Emitter:
         self._end = end
         # What may be added before the buffer is asked again, as in `cost_of_room()`.
         self._left = 0
+        self._held = False
         self._waiting: list[Future[None]] = []
         end.add_done_callback(self._go_on)
 
@@ -118,8 +119,14 @@ class Emitter:
         """Have `callback` called soon after the run has ended, whatever ended it."""
         self._end.add_done_callback(lambda _: callback())
 
+    def hold(self, *, held: bool) -> None:
+        """Have no room, or as much as there is again: for the run."""
+        self._held, self._left = held, 0
+        if not held:
+            self._go_on()
+
     def _room(self) -> int:
-        self._left = cost_of_room(self._buffer)
+        self._left = 0 if self._held else cost_of_room(self._buffer)
         return self._left
 
     def _go_on(self, _end: Future[None] | None = None) -> None:

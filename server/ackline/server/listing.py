@@ -15,9 +15,10 @@ from ackline.server.refusals import Refusal
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from ackline.proto.messages import List
+    from ackline.proto.messages import List, Value
+    from ackline.server.run import Run
     from ackline.server.service import Service
-    from ackline.server.stores.entities import ObjectRecord
+    from ackline.server.stores.entities import ObjectRecord, RunRecord
 
 __all__ = ["list_resources"]
 
@@ -126,36 +127,36 @@ async def _sources(
             "CREATED",
             0,
             service.started,
-            {"resumes": service.runs.sources[name].resumes.name.lower()},
+            {
+                "resumes": service.runs.sources[name].resumes.name.lower(),
+                "durable": service.runs.sources[name].durable,
+            },
         )
         for name in names[:limit]
     ]
 
 
 async def _runs(service: Service, prefix: str, after: str, limit: int) -> list[Entry]:
-    runs = sorted(
-        (
-            run
-            for run in service.runs.all()
-            if run.run_id.startswith(prefix) and run.run_id > after
-        ),
-        key=lambda run: run.run_id,
-    )
-    return [
-        Entry(
-            f"runs/{run.run_id}",
-            run.state,
-            run.buffer.retained_bytes,
-            run.created,
-            {
-                "source": run.source.name,
-                "first": run.buffer.first_id,
-                "next": run.buffer.next_id,
-                "consumers": run.consumers,
-            },
-        )
-        for run in runs[:limit]
-    ]
+    records = await service.storage.runs.runs(prefix, after=after, limit=limit)
+    return [_run(service.runs.get(record.run_id), record) for record in records]
+
+
+def _run(run: Run | None, record: RunRecord) -> Entry:
+    resource = f"runs/{record.run_id}"
+    known: dict[str, Value] = {"source": record.source, "durable": record.durable}
+    if run is not None:
+        known |= {
+            "first": run.first_id,
+            "next": run.next_id,
+            "consumers": run.consumers,
+        }
+        size = run.buffer.retained_bytes
+        return Entry(resource, run.state, size, record.created, known)
+    if record.outcome is None:
+        return Entry(resource, "CREATED", 0, record.created, known)
+    outcome = outcomes.load(record.outcome)
+    known["next"] = outcome.position
+    return Entry(resource, outcome.outcome.name, 0, record.created, known)
 
 
 async def _uploads(

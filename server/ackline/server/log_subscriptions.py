@@ -36,8 +36,6 @@ class LogSubscription(Subscription):
     __slots__ = ("_feed", "_log")
 
     kinds = frozenset({"logs"})
-    durability = Durability.SYNCED
-
     def __init__(self, service: Service, session: Session, stream: Stream) -> None:
         super().__init__(service, session, stream)
         self._log: Log | None = None
@@ -48,6 +46,11 @@ class LogSubscription(Subscription):
         """The log as this cursor sees it."""
         assert self._feed is not None
         return self._feed
+
+    @property
+    def durability(self) -> Durability:
+        """Nobody reads of a log what is not synced."""
+        return Durability.SYNCED
 
     @property
     def opened_detail(self) -> SubscribeOpened:

@@ -128,6 +128,11 @@ class LogFeed:
         return 0 if self._gaps else self._log.first_id
 
     @property
+    def oldest_id(self) -> int:
+        """The oldest id that is retained, whatever may be told as a gap."""
+        return self._log.first_id
+
+    @property
     def next_id(self) -> int:
         """The id after the newest that is durable."""
         return self._log.next_id

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from ackline.proto.limits import (
 )
 from ackline.proto.messages import Limits
 from ackline.server.addresses import Address
+from ackline.server.sources import WITHOUT_CONSUMER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,9 +107,19 @@ class Options:
             its fetches and subscriptions stay open.
         upload_ttl: how long an upload to which nothing comes is kept on the disk.
         outcome_ttl: how long a late question is answered with how something ended.
-        run_grace: how long a run goes on without anybody consuming it.
+        run_without_consumer: what a run does when its last consumer went: `continue`,
+            `pause` before its next event, or `cancel` at once. A source may declare
+            something else.
+        run_grace: after how long without a consumer a run is cancelled, `never` is
+            possible; and how long one whose connection is lost still makes a run wait.
         run_buffer_events, run_buffer_bytes: how far a run may be ahead of its slowest
             consumer; a run holds up to that much in memory.
+        run_retention: how long the events of a run that has ended are kept in memory
+            for late readers, after the last one left.
+        run_retention_bytes: memory for the events of all runs that have ended; the
+            longest ended go first.
+        durable_run_bytes: disk that one durable run may take before its oldest events
+            are deleted. All of it goes `outcome_ttl` after the run has ended.
         follow: sources that are text files, by name: `app=/var/log/app.log`.
         exec: sources that are commands, by name: `build=make {target}`.
         max_commands: how many commands of `exec` run at once; each has a process.
@@ -192,14 +204,30 @@ class Options:
     outcome_ttl: float = _option(
         86_400.0, "seconds an outcome is remembered", high=FOREVER
     )
+    run_without_consumer: str = _option(
+        "continue",
+        "what a run does when its last consumer went",
+        choices=WITHOUT_CONSUMER,
+    )
     run_grace: float = _option(
-        60.0, "seconds a run goes on without a consumer", high=FOREVER
+        60.0,
+        "seconds without a consumer before a run is cancelled, or never",
+        high=math.inf,
     )
     run_buffer_events: int = _option(
         65_536, "events a run may be ahead of its consumer", low=1
     )
     run_buffer_bytes: int = _option(
         16 * 2**20, "bytes a run may be ahead of its consumer", low=1024
+    )
+    run_retention: float = _option(
+        60.0, "seconds the events of an ended run are kept", high=FOREVER
+    )
+    run_retention_bytes: int = _option(
+        256 * 2**20, "bytes of memory for the events of ended runs"
+    )
+    durable_run_bytes: int = _option(
+        2**30, "bytes of the disk for one durable run", low=2**20
     )
     follow: tuple[tuple[str, Path], ...] = _option(
         (), "source that is a text file as it grows; repeatable", pair="NAME=PATH"

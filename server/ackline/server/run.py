@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from time import perf_counter
 from traceback import clear_frames
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code
 from ackline.proto.feed import EventBuffer
+from ackline.proto.kinds import KindTable
 from ackline.proto.limits import MAX_EVENT
 from ackline.proto.messages import End, Intent, OutcomeKind, Resumes, clipped
 from ackline.server import outcomes
+from ackline.server.attendance import Attended
 from ackline.server.emitter import Emitter, SourceError
 from ackline.server.events import EVENT_COST, append_event, cost_of_room
+from ackline.server.refusals import code_of
+from ackline.server.stores.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from ackline.proto.messages import Outcome, Value
+    from ackline.server.options import Options
+    from ackline.server.runlog import RunLog
     from ackline.server.service import Service
     from ackline.server.sources import Source
     from ackline.server.stores.entities import RunRecord
 
-__all__ = ["Cursor", "Run"]
+__all__ = ["Run"]
 
 log = logging.getLogger(__name__)
 
@@ -36,49 +43,49 @@ others get a turn: 512 events of 64 bytes."""
 CLOCK_EVERY = TURN // 32
 """Bytes and `EVENT_COST`s between two looks at the clock: 16 events of 64 bytes."""
 
-
-class Cursor(Protocol):
-    """Who reads a run.
-
-    Attributes:
-        away_since: when its connection went, for its run; None while it has one.
-    """
-
-    away_since: float | None
-
-    @property
-    def stored_position(self) -> int:
-        """Everything before it is not needed any more."""
-        ...
+FIRST_SECONDS = 10.0
+"""Least time for who began a run to be its first consumer, however short its grace."""
 
 
-class Run:
+class Run(Attended):
     """A producer and its events.
 
     It begins with `start()` and ends by itself, by `stop()`, or when nobody consumed it
-    for `run_grace` seconds. Its events stay as long as a cursor may ask for them.
+    for the grace time of its source. One that is computed again may `wait()` for a
+    consumer to say from where, and goes on in the next process after `suspend()`.
+
+    Args:
+        service: what everything shares.
+        source: what produces.
+        record: of this run.
+        run_log: where the events go, if the run is durable.
 
     Attributes:
         run_id, generation, created: as recorded.
-        buffer: its events.
+        buffer: its events; of a durable run those that are not in its log yet, and
+            those that a consumer has not got from there.
+        run_log: of a durable run.
         outcome: once it has ended and that is recorded.
     """
 
     __slots__ = (
-        "_cursors",
         "_emitter",
         "_finishing",
+        "_gate",
+        "_parameters",
+        "_pauses",
         "_producer",
         "_room",
         "_service",
-        "_timer",
         "_why",
+        "_writing",
         "buffer",
         "created",
         "generation",
         "identity",
         "outcome",
         "run_id",
+        "run_log",
         "source",
     )
 
@@ -87,30 +94,32 @@ class Run:
         service: Service,
         source: Source,
         record: RunRecord,
+        run_log: RunLog | None = None,
     ) -> None:
         options = service.options
+        self._pauses, grace = source.without_consumer(options)
+        # Until the first consumer is there: see `attended()`.
+        super().__init__(
+            grace=max(grace, options.run_grace, FIRST_SECONDS), hold=math.inf
+        )
         self.run_id = record.run_id
         self.generation = record.generation
         self.created = record.created
         self.source = source
         self.identity = record.identity
-        self.buffer = EventBuffer(
-            generation=record.generation,
-            max_events=options.run_buffer_events,
-            max_bytes=options.run_buffer_bytes,
-            keep=source.resumes is Resumes.REPLAY,
-            define=True,
-        )
+        self.run_log = run_log
+        self.buffer = _buffer(options, source, record, run_log)
         self.outcome: Outcome | None = None
         self._service = service
         self._emitter: Emitter | None = None
+        # Kept only where they may be needed again.
+        self._parameters: dict[str, Value] | None = None
         self._producer: asyncio.Future[None] | None = None
         self._finishing: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
         self._why: tuple[OutcomeKind, int, str] | None = None
-        # A tuple: most runs have one cursor, for which a dict takes 232 bytes.
-        self._cursors: tuple[Cursor, ...] = ()
-        self._timer: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
+        self._gate: asyncio.Future[None] | None = None
 
     @property
     def active(self) -> bool:
@@ -122,12 +131,9 @@ class Run:
         """The name of its state, as of a stream (SPEC.md §14)."""
         if self.outcome is not None:
             return self.outcome.outcome.name
+        if self._paused or self._producer is None:
+            return "PAUSED"
         return "STREAMING" if self.buffer.next_id else "CREATED"
-
-    @property
-    def consumers(self) -> int:
-        """Cursors on a connection now."""
-        return sum(cursor.away_since is None for cursor in self._cursors)
 
     @property
     def waiting_for_room(self) -> bool:
@@ -136,51 +142,151 @@ class Run:
             return self.active and self._emitter.full
         return self._room is not None
 
+    @property
+    def first_id(self) -> int:
+        """The oldest event that is kept."""
+        if self.run_log is None:
+            return self.buffer.first_id
+        return self.run_log.log.first_id
+
+    @property
+    def next_id(self) -> int:
+        """The id after the newest event that consumers may see."""
+        return self.buffer.next_id if self.run_log is None else self.run_log.synced
+
     # Producing
 
     def start(self, parameters: dict[str, Value]) -> None:
         """Begin to produce."""
-        if self.source.pushes:
-            self._producer = self._push(parameters)
-        else:
-            self._producer = asyncio.get_running_loop().create_task(
-                self._produce(self.source.generate(parameters)), name=self.run_id
+        if self.run_log is not None:
+            self._writing = asyncio.get_running_loop().create_task(
+                self.run_log.write(self.buffer, self.stored), name=f"{self.run_id}: log"
             )
-        self._producer.add_done_callback(self._produced)
+            self._writing.add_done_callback(self._written)
+        self.wait(parameters)
+        self._begin(parameters)
         log.info("runs/%s of %s started", self.run_id, self.source.name)
-        self._watch_consumers()
+
+    def wait(self, parameters: dict[str, Value]) -> None:
+        """Wait for `compute_from()`, if nobody needs the run's source to begin now."""
+        if self.source.recomputes:
+            self._parameters = parameters
+        self.watch_consumers()
+
+    async def compute_from(self, position: int) -> None:
+        """Have the events from `position` on, computed again if they are not kept.
+
+        Consumers that are further on wait until the run is there again. It does nothing
+        where the source cannot do this, or its log has all there is.
+        """
+        if not self.source.recomputes or self.run_log is not None:
+            return
+        async with self._turning():
+            parameters, producer = self._parameters, self._producer
+            if parameters is None or not self.active or self._why is not None:
+                return
+            if producer is not None:
+                if position >= self.buffer.first_id or producer.done():
+                    return
+                await self._cancel(producer)
+            self.buffer.restart(position)
+            self._begin(parameters)
+            log.info("runs/%s is computed from %d on", self.run_id, position)
 
     async def stop(self, kind: OutcomeKind, code: int, text: str) -> Outcome:
         """Cancel the generator, wait for it, and return the outcome that stands."""
-        producer = self._producer
-        if producer is None:
+        async with self._turning():
+            if self.outcome is not None:
+                return self.outcome
+            producer = self._producer
+            if producer is None:
+                self._why = (kind, code, text)
+                self._produced(None)
+            else:
+                if not producer.done():
+                    self._why = self._why or (kind, code, text)
+                    producer.cancel()
+                await asyncio.wait([producer])
+            if self._finishing is None:
+                await asyncio.sleep(0)  # `_produced` is about to be called
+            assert self._finishing is not None
+            await asyncio.wait([self._finishing])
             assert self.outcome is not None
             return self.outcome
-        if self._why is None and not producer.done():
-            self._why = (kind, code, text)
-            producer.cancel()
-        await asyncio.wait([producer])
-        if self._finishing is None:
-            await asyncio.sleep(0)  # `_produced` is about to be called
-        assert self._finishing is not None
-        await asyncio.wait([self._finishing])
-        assert self.outcome is not None
-        return self.outcome
 
-    def _produced(self, producer: asyncio.Future[None]) -> None:
+    async def suspend(self) -> None:
+        """Stop without an outcome: another process goes on from what is kept."""
+        async with self._turning():
+            producer = self._producer
+            if producer is not None and not producer.done():
+                await self._cancel(producer)
+            elif producer is not None:
+                await asyncio.sleep(0)  # `_produced` is about to be called
+            if self._finishing is not None:
+                await asyncio.wait([self._finishing])
+            else:
+                await self._all_written()
+
+    def give_up(self) -> None:
+        """Wait no longer for a producer that does not stop: the process ends."""
+        if self._producer is not None:
+            self._producer.remove_done_callback(self._produced)
+        if self._writing is not None:
+            self._writing.cancel()
+
+    def _turning(self) -> asyncio.Lock:
+        """Return what whoever stops or restarts the producer holds."""
+        return self._service.lock(f"producer of {self.run_id}")
+
+    def _begin(self, parameters: dict[str, Value]) -> None:
+        """Start the producer where the buffer ends."""
+        start = self.buffer.next_id
+        if self.source.pushes:
+            self._producer = self._push(parameters, start)
+        else:
+            generator = self.source.generate(parameters, start)
+            if self._pauses:
+                generator = self._while_attended(generator)
+            self._producer = asyncio.get_running_loop().create_task(
+                self._produce(generator), name=self.run_id
+            )
+        self._producer.add_done_callback(self._produced)
+
+    async def _cancel(self, producer: asyncio.Future[None]) -> None:
+        """Stop the producer; its end is not the run's."""
+        producer.remove_done_callback(self._produced)
+        producer.cancel()
+        await asyncio.wait([producer])
+        if not producer.cancelled() and producer.exception() is not None:
+            log.warning("runs/%s", self.run_id, exc_info=producer.exception())
+        self._producer = self._emitter = None
+
+    def _produced(self, producer: asyncio.Future[None] | None) -> None:
         # No task waits for this: together with the producer's own, that was a fourth of
         # the memory of an idle run.
         self._finishing = self._service.tasks.spawn(
             self._finish(producer), f"runs/{self.run_id}"
         )
 
-    async def _finish(self, producer: asyncio.Future[None]) -> None:
+    def _written(self, writing: asyncio.Task[None]) -> None:
+        """See whether the log can take no more."""
+        error = None if writing.cancelled() else writing.exception()
+        if error is not None and self.active:
+            self._service.tasks.spawn(
+                self._fail(*_failure(error)), f"runs/{self.run_id}"
+            )
+
+    async def _fail(self, code: int, text: str) -> None:
+        await self.stop(OutcomeKind.FAILED, code, text)
+
+    async def _finish(self, producer: asyncio.Future[None] | None) -> None:
         """Record the outcome: only what comes before can be cancelled."""
         kind, code, text = OutcomeKind.COMPLETED, int(Code.OK), ""
-        error = None if producer.cancelled() else producer.exception()
+        cancelled = producer is None or producer.cancelled()
+        error = None if producer is None or cancelled else producer.exception()
         if self._why is not None:
             kind, code, text = self._why
-        elif producer.cancelled():
+        elif cancelled:
             kind, code, text = OutcomeKind.FAILED, Code.PRODUCER_LOST, "it was stopped"
         elif error is not None:
             kind, code = OutcomeKind.FAILED, Code.SOURCE_FAILED
@@ -192,18 +298,54 @@ class Run:
             log.warning("runs/%s of %s", self.run_id, self.source.name, exc_info=error)
             # They hold the emitter, or this run, and so the error: a cycle.
             clear_frames(error.__traceback__)
+        lost = await self._all_written()
+        if lost is not None:
+            kind, (code, text) = OutcomeKind.FAILED, _failure(lost)
         await self._ended(kind, code, text)
 
-    def _push(self, parameters: dict[str, Value]) -> asyncio.Future[None]:
+    async def _all_written(self) -> BaseException | None:
+        """Wait until all is in the log; return why that will never be, or None."""
+        writing = self._writing
+        if writing is None or self.run_log is None:
+            return None
+        self.run_log.close()
+        await asyncio.wait([writing])
+        self.run_log.release()
+        return None if writing.cancelled() else writing.exception()
+
+    def _push(self, parameters: dict[str, Value], start: int) -> asyncio.Future[None]:
         """Hand out the emitter; return what is done when the run has ended."""
         end = asyncio.get_running_loop().create_future()
         self._emitter = Emitter(self.run_id, self.buffer, end)
+        if self._paused:
+            self._emitter.hold(held=True)
         try:
-            self.source.push(self._emitter, parameters)
+            self.source.push(self._emitter, parameters, start)
         except Exception as error:  # noqa: BLE001 - the run fails of it
             if not end.done():
                 end.set_exception(error)
         return end
+
+    @property
+    def _paused(self) -> bool:
+        return self._pauses and self._alone_since is not None
+
+    async def _while_attended(
+        self, generator: AsyncGenerator[object]
+    ) -> AsyncGenerator[object]:
+        """Ask the generator for nothing while nobody is there."""
+        try:
+            await self._attendance()
+            async for item in generator:
+                yield item
+                await self._attendance()
+        finally:
+            await generator.aclose()
+
+    async def _attendance(self) -> None:
+        while self._paused:
+            self._gate = asyncio.get_running_loop().create_future()
+            await self._gate
 
     async def _produce(self, generator: AsyncGenerator[object]) -> None:
         buffer, append = self.buffer, self.buffer.tail.append
@@ -253,85 +395,92 @@ class Run:
             self._room.set_result(None)
 
     async def _ended(self, kind: OutcomeKind, code: int, text: str) -> None:
-        outcome = outcomes.ended(kind, code, text, self.buffer.next_id)
+        outcome = outcomes.ended(kind, code, text, self.next_id)
         self.outcome = outcome = await self._service.runs.finished(self, outcome)
         log.info(
             "runs/%s of %s %s after %d events%s",
             self.run_id,
             self.source.name,
             outcome.outcome.name.lower(),
-            self.buffer.next_id,
+            outcome.position,
             f": {outcome.text}" if outcome.text else "",
         )
         self.buffer.finish(
             End(Intent(int(outcome.outcome)), outcome.code, clipped(outcome.text))
         )
         # How it ended has this run in its traceback: a cycle.
-        self._producer = self._emitter = None
-        self._watch_consumers()
+        self._producer = self._emitter = self._writing = self._parameters = None
+        self._grace, self._alone_since = self._service.options.run_retention, None
+        self._service.runs.ended(self)
+        self.watch_consumers()
 
     # Consumers
 
-    def attach(self, cursor: Cursor) -> None:
-        """Take note that a cursor is on a connection."""
-        cursor.away_since = None
-        if cursor not in self._cursors:
-            self._cursors = (*self._cursors, cursor)
-        # It may begin before the others: nothing from there on is let go.
-        self.buffer.floor = min(self.buffer.floor, cursor.stored_position)
-        self._watch_consumers()
-
-    def detach(self, cursor: Cursor) -> None:
-        """Take note that a cursor's connection is gone."""
-        if cursor in self._cursors:
-            cursor.away_since = self._service.now()
-            self._watch_consumers()
-
-    def leave(self, cursor: Cursor) -> None:
-        """Take note that a cursor does not come back."""
-        if cursor in self._cursors:
-            self._cursors = tuple(each for each in self._cursors if each is not cursor)
-            self.stored()
-            self._watch_consumers()
-
     def stored(self) -> None:
-        """Let go of what no blocking cursor needs; a waiting producer goes on.
+        """Let go of what no blocking cursor needs; a waiting producer goes on."""
+        buffer = self.buffer
+        floor = self.needed_from(buffer.first_id, buffer.floor)
+        if self.run_log is not None:
+            floor = min(floor, self.run_log.synced)
+        if floor < buffer.floor:
+            buffer.floor = floor
+        else:
+            buffer.set_floor(floor)
 
-        A cursor whose client is away longer than `run_grace` blocks no longer.
-        """
-        late = self._service.now() - self._service.options.run_grace
-        positions = [
-            cursor.stored_position
-            for cursor in self._cursors
-            if cursor.away_since is None or cursor.away_since > late
-        ]
-        if positions:
-            self.buffer.set_floor(min(positions))
+    def attended(self, *, there: bool) -> None:
+        """Pause or go on, if the source wants that."""
+        if there and self.active:
+            options = self._service.options
+            _pauses, self._grace = self.source.without_consumer(options)
+            never = self._grace == math.inf
+            self._hold = options.run_grace if never else self._grace
+        if self._pauses and self._emitter is not None:
+            self._emitter.hold(held=not there)
+        if self._gate is not None and not self._gate.done():
+            self._gate.set_result(None)
 
-    def _watch_consumers(self) -> None:
-        """Start or stop the time that the run has without a consumer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._cursors and self.consumers == len(self._cursors):
-            return
-        grace = self._service.options.run_grace
-        if self.source.resumes is Resumes.NONE and self._cursors and not self.consumers:
-            grace = 0.0
-        self._timer = asyncio.get_running_loop().call_later(grace, self._unattended)
-
-    def _unattended(self) -> None:
-        self._timer = None
-        if self.consumers:
-            self.stored()
-        elif self.active:
+    def deserted(self) -> None:
+        """Cancel it; let go of it if it has ended."""
+        if self.active:
             self._service.tasks.spawn(self._abandon(), f"runs/{self.run_id}")
-        elif not self._cursors:
+        elif not self.cursors:
             self._service.runs.discard(self)
 
     async def _abandon(self) -> None:
-        grace = self._service.options.run_grace
-        text = f"nobody consumed it for {grace:g} s"
+        text = f"nobody consumed it for {self._grace:g} s"
         if self.source.resumes is Resumes.NONE:
             text = "its consumer went, and it cannot be resumed"
+        elif not self._grace:
+            text = "its last consumer went"
         await self.stop(OutcomeKind.CANCELLED, Code.NO_CONSUMER, text)
+
+
+def _buffer(
+    options: Options, source: Source, record: RunRecord, run_log: RunLog | None
+) -> EventBuffer:
+    if run_log is None:
+        return EventBuffer(
+            generation=record.generation,
+            max_events=options.run_buffer_events,
+            max_bytes=options.run_buffer_bytes,
+            keep=source.resumes is not Resumes.NONE,
+            kinds=source.kinds(),
+            define=True,
+        )
+    stored = run_log.log
+    names = stored.record.kinds
+    return EventBuffer(
+        generation=record.generation,
+        max_events=options.run_buffer_events,
+        max_bytes=options.run_buffer_bytes,
+        start=stored.next_id,
+        sums=stored.sums,
+        kinds=KindTable(names) if names else source.kinds(),
+    )
+
+
+def _failure(error: BaseException) -> tuple[int, str]:
+    """Return the code and text of why a log takes no more."""
+    if isinstance(error, StoreError):
+        return code_of(error), str(error)
+    return Code.INTERNAL_ERROR, "a defect of the server; see its log"

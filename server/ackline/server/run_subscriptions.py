@@ -6,19 +6,23 @@ from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code
 from ackline.proto.messages import (
+    Durability,
     OnTrimmed,
     OutcomeKind,
+    Resumes,
     SubscribeOpened,
 )
 from ackline.proto.notices import StoredMoved
 from ackline.proto.resource import ResourceKind
 from ackline.server import outcomes
+from ackline.server.logfeed import LogFeed
 from ackline.server.refusals import Refusal
 from ackline.server.run import Run
 from ackline.server.runfeed import RunFeed
 from ackline.server.subscriptions import Subscription
 
 if TYPE_CHECKING:
+    from ackline.proto.messages import ResumeStream
     from ackline.proto.notices import Notice
     from ackline.proto.stream import Stream
     from ackline.server.service import Service
@@ -31,8 +35,10 @@ __all__ = ["RunSubscription"]
 class RunSubscription(Subscription):
     """A cursor on a run, which it may have started.
 
+    It reads the run's buffer, or the log of a durable one, which outlives the run.
+
     Attributes:
-        run: once it is known.
+        run: while it is in memory.
         away_since: when its connection went, for the run; None while it has one.
     """
 
@@ -43,50 +49,70 @@ class RunSubscription(Subscription):
     def __init__(self, service: Service, session: Session, stream: Stream) -> None:
         super().__init__(service, session, stream)
         self.run: Run | None = None
-        self._feed: RunFeed | None = None
+        self._feed: RunFeed | LogFeed | None = None
         self.away_since: float | None = None
 
     @property
-    def feed(self) -> RunFeed:
+    def feed(self) -> RunFeed | LogFeed:
         """The run as this cursor sees it."""
         assert self._feed is not None
         return self._feed
 
     @property
+    def durability(self) -> Durability:
+        """In memory, or synced in the run's log."""
+        synced = isinstance(self._feed, LogFeed)
+        return Durability.SYNCED if synced else Durability.MEMORY
+
+    @property
     def opened_detail(self) -> SubscribeOpened:
         """As the source declares."""
+        resumes = Resumes.REPLAY if self.run is None else self.run.source.resumes
+        return SubscribeOpened(resumes=resumes, first=self._first_id)
+
+    @property
+    def _first_id(self) -> int:
+        """The oldest event that is kept, also where older ones are told as a gap."""
+        if isinstance(self._feed, LogFeed):
+            return self._feed.oldest_id
         assert self.run is not None
-        return SubscribeOpened(
-            resumes=self.run.source.resumes, first=self.run.buffer.first_id
-        )
+        return self.run.first_id
 
     async def prepare(self) -> None:
         """Start a run, or join one.
 
         Raises:
             Refusal: there is no such source or run.
-            StoreError: the run cannot be recorded.
+            StoreError: the run cannot be recorded, or its log not be read.
         """
-        run, self._existing = await self._find()
-        if not isinstance(run, Run):
-            self._ended_before(run)
+        found, self._existing = await self._find()
+        await self._take(found)
+        if self.recorded is not None:
             return
-        self._take(run)
-        self._start = self._begin_at(run.buffer.first_id, run.buffer.next_id)
+        start = self._start = self._begin_at(self._first_id, self.feed.next_id)
+        self.target = f"{self.target} {start}"
+        await self._have(start, self._proof_positions(self.detail.proof, start))
 
     async def rebuild(self, record: StreamRecord) -> None:
-        """Tell how the run ended: it died with the process.
+        """Join the run again, or its log, or tell how it ended.
 
         Raises:
             Refusal: that is forgotten.
             StoreError: the records cannot be read.
         """
-        found = await self.service.runs.record(record.target)
-        if found is None or found.outcome is None:
-            raise Refusal(Code.NOT_FOUND, f"runs/{record.target} is forgotten")
-        self._ended_before(found)
-        assert self.recorded is not None
-        self.end_as_recorded(self.recorded)
+        run_id, _, start = record.target.partition(" ")
+        runs = self.service.runs
+        found = runs.get(run_id) or await runs.record(run_id)
+        if found is None:
+            raise Refusal(Code.NOT_FOUND, f"runs/{run_id} is forgotten")
+        await self._take(found)
+        self.target, self._start = record.target, int(start)
+        if self.recorded is not None:
+            self.end_as_recorded(self.recorded)
+            return
+        if isinstance(self._feed, LogFeed):
+            await self._feed.prepare([self._start])
+        self._make_sender()
 
     def attached(self) -> None:
         """Consume the run."""
@@ -97,6 +123,16 @@ class RunSubscription(Subscription):
         """Consume it no more, for the time being."""
         if self.run is not None:
             self.run.detach(self)
+
+    async def settle(self, wanted: ResumeStream) -> None:
+        """Have the events and sums that the client's position needs.
+
+        Raises:
+            StoreError: the log cannot be read.
+        """
+        await self._have(
+            wanted.position, self._proof_positions(wanted.proof, wanted.position)
+        )
 
     def noticed(self, notice: Notice) -> None:
         """Let the run forget what the client has."""
@@ -141,21 +177,32 @@ class RunSubscription(Subscription):
             raise Refusal(Code.NOT_FOUND, f"there is no run {self.resource.name!r}")
         return found, True
 
-    def _take(self, run: Run) -> None:
-        self.run = run
-        self._identify(run)
-        self._feed = RunFeed(
-            run.buffer, self, gaps=self.detail.on_trimmed == OnTrimmed.GAP
-        )
-
-    def _ended_before(self, record: RunRecord) -> None:
-        if record.outcome is None:
-            raise Refusal(Code.NOT_FOUND, f"runs/{record.run_id} is not here")
-        self._identify(record)
-        self.recorded = outcomes.load(record.outcome)
-
-    def _identify(self, run: Run | RunRecord) -> None:
+    async def _take(self, run: Run | RunRecord) -> None:
+        """Read a run, the log of one that has ended, or only how it ended."""
         self.target = run.run_id
         stream = self.stream
         stream.resource, stream.generation = f"runs/{run.run_id}", run.generation
         stream.epoch = 1
+        gaps = self.detail.on_trimmed == OnTrimmed.GAP
+        if isinstance(run, Run):
+            self.run = run
+            if run.run_log is None:
+                self._feed = RunFeed(run.buffer, self, gaps=gaps)
+            else:
+                self._feed = LogFeed(run.run_log.log, self, gaps=gaps)
+        elif run.outcome is None:
+            raise Refusal(Code.NOT_FOUND, f"runs/{run.run_id} is not here")
+        elif run.durable:
+            source = await self.service.runs.log_of(run)
+            self._feed = LogFeed(source, self, gaps=gaps)
+        else:
+            self.recorded = outcomes.load(run.outcome)
+
+    async def _have(self, position: int, proven: list[int]) -> None:
+        """Have in memory what is sent and compared from `position` on."""
+        if isinstance(self._feed, LogFeed):
+            await self._feed.prepare(proven)
+        elif self.run is not None and self.run.source.recomputes:
+            await self.run.compute_from(position)
+            if self._feed is not None:
+                self._feed.reached = position

@@ -27,15 +27,20 @@ class RunFeed:
         buffer: shared by all cursors of the run.
         reader: told of what is not there.
         gaps: whether events that are not retained are told as a gap.
+
+    Attributes:
+        reached: an id that this cursor knows to exist though the run, which is computed
+            again, is not there yet.
     """
 
-    __slots__ = ("_buffer", "_gaps", "_reader", "generation")
+    __slots__ = ("_buffer", "_gaps", "_reader", "generation", "reached")
 
     def __init__(self, buffer: EventBuffer, reader: FeedReader, *, gaps: bool) -> None:
         self.generation = buffer.generation
         self._buffer = buffer
         self._reader = reader
         self._gaps = gaps
+        self.reached = 0
 
     @property
     def kinds(self) -> KindTable:
@@ -50,7 +55,7 @@ class RunFeed:
     @property
     def next_id(self) -> int:
         """The id after the newest."""
-        return self._buffer.next_id
+        return max(self._buffer.next_id, self.reached)
 
     @property
     def end(self) -> End | None:
@@ -73,7 +78,10 @@ class RunFeed:
         """Return events from `position` on, or None if there are none yet."""
         first = self._buffer.first_id
         if position >= first:
-            return self._buffer.next_batch(position)
+            batch = self._buffer.next_batch(position)
+            if batch is None and self._buffer.end is not None:
+                self.reached = 0  # what was computed again may have ended earlier
+            return batch
         if self._gaps:
             self._reader.gapped(first - position)
             return gap_batch(position, first)

@@ -6,18 +6,26 @@ import asyncio
 import logging
 import secrets
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ackline.proto.errors import Code
-from ackline.proto.messages import OutcomeKind
 from ackline.server import outcomes
-from ackline.server.refusals import RETRY_SECONDS, Refusal
+from ackline.server.refusals import RETRY_SECONDS, Refusal, code_of
 from ackline.server.run import Run
+from ackline.server.runlog import RunLog, log_name
 from ackline.server.stores.entities import RunRecord
-from ackline.server.stores.errors import StorageFull, StoreError, StoreFailed
+from ackline.server.stores.errors import (
+    Corrupt,
+    EventsLost,
+    NotFound,
+    StorageFull,
+    StoreError,
+    StoreFailed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,10 +33,14 @@ if TYPE_CHECKING:
     from ackline.proto.messages import Outcome, Value
     from ackline.server.service import Service
     from ackline.server.sources import Source
+    from ackline.server.stores.seams import Log
 
 __all__ = ["Runs"]
 
 log = logging.getLogger(__name__)
+
+RUN_SIZE = 4 * 2**10
+"""Bytes that an ended run takes beside its events: its buffer, record and cursors."""
 
 
 class Runs:
@@ -43,6 +55,7 @@ class Runs:
         self._service = service
         self._store = service.storage.runs
         self._by_id: dict[str, Run] = {}
+        self._kept = KeptRuns(service.options.run_retention_bytes)
         self._closing = False
 
     def __len__(self) -> int:
@@ -60,17 +73,34 @@ class Runs:
         """Return what is on record of a run, or None."""
         return await self._store.run(run_id)
 
+    async def log_of(self, record: RunRecord) -> Log:
+        """Return the log of a durable run that has ended, with its end.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        found = await self._service.logs.open(log_name(record.run_id))
+        if record.outcome is not None and found.record.sealed is None:
+            await found.seal(record.outcome)  # the process died between the two
+        return found
+
     async def start(self) -> None:
-        """Record that the runs of an earlier process died with it.
+        """Take up what is computed again; record what died with its process.
 
         Raises:
             StoreError: that cannot be recorded.
         """
-        lost = await self._store.fail_lost(outcomes.record(_lost()))
-        for record in lost:
-            log.warning(
-                "runs/%s of %s died with its process", record.run_id, record.source
-            )
+        for record in await self._store.active():
+            source = self.sources.get(record.source)
+            try:
+                if source is not None and _goes_on(source, record):
+                    await self._go_on(source, record)
+                else:
+                    await self._lose(record)
+            except (Corrupt, EventsLost) as error:
+                log.error("runs/%s: %s", record.run_id, error)
+                outcome = outcomes.failed(code_of(error), str(error), 0)
+                await self._store.finish(record.run_id, outcomes.record(outcome))
 
     async def open(
         self, identity: str, name: str, key: str, parameters: dict[str, Value]
@@ -78,8 +108,8 @@ class Runs:
         """Start a run, or join the one of this key.
 
         Returns:
-            The run, or the record of one of which nothing is left but its outcome; and
-            whether it was there before.
+            The run, or the record of one that is not in memory; and whether it was
+            there before.
 
         Raises:
             Refusal: there is no such source, or its parameters are others.
@@ -103,31 +133,33 @@ class Runs:
             return await self._begin(source, identity, key, parameters, encoded), False
 
     async def expire(self) -> None:
-        """Forget how old runs ended.
+        """Forget how old runs ended, and what the durable ones produced.
 
         Raises:
-            StoreError: the records cannot be changed.
+            StoreError: that cannot be changed.
         """
-        await self._store.expire(self._service.options.outcome_ttl)
+        while expired := await self._store.expired(self._service.options.outcome_ttl):
+            for record in expired:
+                if record.durable:
+                    with suppress(NotFound):
+                        await self._service.logs.delete(log_name(record.run_id))
+            # Last: a log whose run is on record is found again if this is cut short.
+            await self._store.forget([record.run_id for record in expired])
 
     async def stop(self, seconds: float) -> None:
-        """End all runs: they cannot outlive the process.
+        """End all runs: they cannot outlive the process. Some go on in the next one.
 
         One whose `finally` takes longer than that is left behind; the next start of
         the server records how it ended.
         """
         self._closing = True
-        stopping = [
-            asyncio.ensure_future(
-                run.stop(OutcomeKind.FAILED, _lost().code, "the server stopped")
-            )
-            for run in self.all()
-        ]
+        stopping = {asyncio.ensure_future(_stopped(run)): run for run in self.all()}
         if not stopping:
             return
         _done, late = await asyncio.wait(stopping, timeout=seconds)
         for task in late:
             task.cancel()
+            stopping[task].give_up()
         if late:
             log.warning("%d sources did not stop within %g s", len(late), seconds)
 
@@ -142,17 +174,36 @@ class Runs:
         recorded = outcomes.record(outcome)
         while True:
             try:
-                return outcomes.load(await self._store.finish(run.run_id, recorded))
+                stands = outcomes.load(await self._store.finish(run.run_id, recorded))
+                if run.run_log is not None:
+                    await run.run_log.seal(stands)
             except StoreError as error:
                 log.error("runs/%s: the end is not recorded: %s", run.run_id, error)
                 lasting = not isinstance(error, StorageFull | StoreFailed)
                 if lasting or self._closing:  # then nobody is told any more
                     return outcome
+            else:
+                return stands
             await asyncio.sleep(RETRY_SECONDS)
 
+    def ended(self, run: Run) -> None:
+        """Keep the events of a run for late readers, as far as there is memory.
+
+        Those of a durable run are read from its log.
+        """
+        if run.run_log is not None:
+            run.buffer.restart(run.buffer.next_id)
+            self.discard(run)
+            return
+        for other in self._kept.add(run):
+            log.info("runs/%s: its events make room for others", other.run_id)
+            other.buffer.restart(other.buffer.next_id)
+            self.discard(other)
+
     def discard(self, run: Run) -> None:
-        """Let go of the events of an ended run that nobody reads any more."""
+        """Let go of an ended run: from now on there is its record."""
         self._by_id.pop(run.run_id, None)
+        self._kept.discard(run)
 
     async def _begin(
         self,
@@ -170,16 +221,112 @@ class Runs:
             key=key,
             generation=secrets.randbits(63) + 1,
             created=time.time(),
-            survives=False,
+            durable=source.durable,
         )
         await self._store.create(record)
-        run = Run(self._service, source, record)
-        self._by_id[record.run_id] = run
-        run.start(parameters)
+        try:
+            run = await self._make(source, record)
+        except StoreError:
+            await self._store.forget([record.run_id])
+            raise
+        if source.recomputes and run.run_log is None:
+            run.wait(parameters)
+        else:
+            run.start(parameters)
         return run
 
+    async def _make(self, source: Source, record: RunRecord) -> Run:
+        """Return a run that has not begun, with its log if it is durable."""
+        run_log: RunLog | None = None
+        if record.durable:
+            logs, name = self._service.logs, log_name(record.run_id)
+            await logs.configure(
+                name,
+                retention_seconds=None,
+                retention_bytes=self._service.options.durable_run_bytes,
+            )
+            run_log = RunLog(logs, await logs.open(name))
+            await run_log.begin()
+        run = self._by_id[record.run_id] = Run(self._service, source, record, run_log)
+        return run
 
-def _lost() -> Outcome:
-    return outcomes.failed(
-        Code.PRODUCER_LOST, "the process that ran it has ended: start it again", 0
-    )
+    async def _go_on(self, source: Source, record: RunRecord) -> None:
+        """Take up a run of an earlier process.
+
+        A durable one goes on at once behind its last event. From where on another one
+        is needed, only its consumers know.
+        """
+        parameters: dict[str, Value] = msgspec.msgpack.decode(record.parameters)
+        run = await self._make(source, record)
+        if record.durable:
+            run.start(parameters)
+        else:
+            run.wait(parameters)
+        log.info("runs/%s of %s goes on", record.run_id, record.source)
+
+    async def _lose(self, record: RunRecord) -> None:
+        """Record that a run died with its process."""
+        position = (await self.log_of(record)).next_id if record.durable else 0
+        outcome = outcomes.record(_lost("the process that ran it has ended", position))
+        stands = await self._store.finish(record.run_id, outcome)
+        if record.durable:
+            await self.log_of(replace(record, outcome=stands))
+        log.warning("runs/%s of %s died with its process", record.run_id, record.source)
+
+
+class KeptRuns:
+    """Ended runs whose events are still in memory, up to a size.
+
+    Args:
+        limit: bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._sizes: dict[Run, int] = {}
+
+    def add(self, run: Run) -> list[Run]:
+        """Add a run that has ended; return those that have to make room.
+
+        First those that nobody reads, then those whose readers are away, the longest
+        ended of each before the others.
+        """
+        self._put(run)
+        if self._size <= self._limit:
+            return []
+        for each in list(self._sizes):  # what readers took is gone meanwhile
+            self._put(each)
+        removed: list[Run] = []
+        for each in sorted(self._sizes, key=lambda it: (it.consumers, it.cursors)):
+            if self._size <= self._limit:
+                break
+            self.discard(each)
+            removed.append(each)
+        return removed
+
+    def discard(self, run: Run) -> None:
+        """Forget a run."""
+        self._size -= self._sizes.pop(run, 0)
+
+    def _put(self, run: Run) -> None:
+        size = RUN_SIZE + run.buffer.retained_bytes
+        self._size += size - self._sizes.get(run, 0)
+        self._sizes[run] = size
+
+
+def _goes_on(source: Source, record: RunRecord) -> bool:
+    """Tell whether the source as it is now can go on with a run."""
+    return source.recomputes and source.durable == record.durable
+
+
+async def _stopped(run: Run) -> None:
+    if run.source.recomputes:
+        await run.suspend()
+    else:
+        outcome = _lost("the server stopped", 0)
+        await run.stop(outcome.outcome, outcome.code, outcome.text)
+
+
+def _lost(why: str, position: int) -> Outcome:
+    return outcomes.failed(Code.PRODUCER_LOST, f"{why}: start it again", position)

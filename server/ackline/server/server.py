@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ackline.server.acceptor import Acceptor
 from ackline.server.cleanup import clean_forever
@@ -21,11 +21,11 @@ from ackline.server.sources import Source
 from ackline.server.stores.storage import Storage, StorageOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from ackline.server.addresses import Address
     from ackline.server.sinks import SinkFunction
-    from ackline.server.sources import SourceFunction
+    from ackline.server.sources import Resumption, SourceFunction, WithoutConsumer
 
 __all__ = ["Server", "Serving"]
 
@@ -103,7 +103,14 @@ class Server:
         self.sinks: list[Sink] = []
 
     def source(
-        self, name: str, *, resumes: Literal["replay", "none"] = "replay"
+        self,
+        name: str,
+        *,
+        resumes: Resumption = "replay",
+        durable: bool = False,
+        kinds: Iterable[str] = (),
+        without_consumer: WithoutConsumer | None = None,
+        grace: float | None = None,
     ) -> Callable[[F], F]:
         """Register a function as `sources/NAME`, called for each run.
 
@@ -118,17 +125,39 @@ class Server:
         Args:
             name: what clients subscribe to.
             resumes: `replay`: what was produced is kept and sent again to a client that
-                reconnects; `none`: a run ends when its last consumer disconnects.
+                reconnects. `recompute`: the function is called with `start`, the id of
+                the first event to produce, and produces the same from any id on: it
+                is called again after a restart of the server, and when somebody wants
+                what is no longer kept. `none`: a run ends when its last consumer
+                disconnects.
+            durable: whether the events are kept in a log on the disk, and delivered
+                once they are synced. They survive a restart of the server: a run that
+                is recomputed goes on behind the last one, another ends there as failed.
+            kinds: the kinds of its events, for a source that recomputes in memory:
+                always in the same order.
+            without_consumer: what a run does when its last consumer went: `continue`,
+                `pause` before the next event, or `cancel` at once; None for the option
+                `run_without_consumer`.
+            grace: seconds without a consumer after which it is cancelled, `math.inf`
+                for never; None for the option `run_grace`.
 
         Raises:
-            ValueError: the name is taken or cannot be one, or the function is neither
-                of the two.
+            ValueError: the name is taken or cannot be one, the function is neither of
+                the two or cannot recompute, or the rest does not go together.
         """
 
         def register(function: F) -> F:
             if name in self.sources:
                 raise ValueError(f"there is a source {name!r} already")
-            self.sources[name] = Source(name, function, resumes)
+            self.sources[name] = Source(
+                name,
+                function,
+                resumes,
+                durable=durable,
+                kinds=kinds,
+                without_consumer=without_consumer,
+                grace=grace,
+            )
             return function
 
         return register

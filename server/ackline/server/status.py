@@ -122,7 +122,8 @@ async def _run(service: Service, target: Resource) -> StatusReport:
     record = await service.runs.record(target.name)
     if record is None or record.outcome is None:
         raise _missing(target)
-    return _ended(target, outcomes.load(record.outcome), {"source": record.source})
+    facts: dict[str, Value] = {"source": record.source, "durable": record.durable}
+    return _ended(target, outcomes.load(record.outcome), facts)
 
 
 async def _upload(service: Service, target: Resource) -> StatusReport:
@@ -232,9 +233,11 @@ def _run_reasons(run: Run) -> tuple[str, ...]:
 def _run_facts(run: Run) -> dict[str, Value]:
     return {
         "source": run.source.name,
-        "first": run.buffer.first_id,
-        "next": run.buffer.next_id,
-        "floor": run.buffer.floor,
+        "resumes": run.source.resumes.name.lower(),
+        "durable": run.run_log is not None,
+        "first": run.first_id,
+        "next": run.next_id,
+        "needed_from": min(run.buffer.floor, run.buffer.next_id),
         "bytes": run.buffer.retained_bytes,
         "consumers": run.consumers,
         "created": run.created,

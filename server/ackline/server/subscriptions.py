@@ -48,8 +48,6 @@ class Subscription(Handler):
 
     __slots__ = ("_existing", "_start", "detail")
 
-    durability = Durability.MEMORY
-
     def __init__(self, service: Service, session: Session, stream: Stream) -> None:
         super().__init__(service, session, stream)
         detail = open_detail(stream.open)
@@ -62,6 +60,11 @@ class Subscription(Handler):
                 Code.UNSUPPORTED,
                 f"policy {detail.policy!r} is not offered: use 'block'",
             )
+
+    @property
+    @abstractmethod
+    def durability(self) -> Durability:
+        """How the events are kept."""
 
     @property
     def position(self) -> int:

@@ -22,7 +22,7 @@ RUN = RunRecord(
     key="key",
     generation=2**64 - 1,
     created=100.0,
-    survives=False,
+    durable=False,
 )
 
 
@@ -68,33 +68,36 @@ async def test_runs_without_a_key_do_not_meet(tmp_path: Path) -> None:
         assert len(await storage.runs.active()) == 2
 
 
-async def test_runs_that_died_with_their_process_are_failed_at_the_start(
-    tmp_path: Path,
-) -> None:
+async def test_runs_are_listed_by_id_active_and_ended(tmp_path: Path) -> None:
     async with Storage.open(tmp_path) as storage:
-        await storage.runs.create(RUN)
-        await storage.runs.create(
-            replace(RUN, run_id="r2", key="", survives=True, created=50.0)
-        )
-        await storage.runs.create(replace(RUN, run_id="r3", key=""))
-        await storage.runs.finish("r3", b"completed")
-    async with Storage.open(tmp_path) as storage:
-        lost = await storage.runs.fail_lost(b"producer_lost")
-        assert lost == [replace(RUN, outcome=b"producer_lost")]
-        assert [run.run_id for run in await storage.runs.active()] == ["r2"]
-        assert await storage.runs.fail_lost(b"producer_lost") == []
+        for run_id in ("b1", "a2", "a1"):
+            await storage.runs.create(
+                replace(RUN, run_id=run_id, key="", durable=run_id == "a1")
+            )
+        await storage.runs.finish("a1", b"completed")
+        found = await storage.runs.runs()
+        assert [run.run_id for run in found] == ["a1", "a2", "b1"]
+        assert [run.durable for run in found] == [True, False, False]
+        assert found[0].outcome == b"completed"
+        assert [run.run_id for run in await storage.runs.runs("a")] == ["a1", "a2"]
+        later = await storage.runs.runs(after="a1", limit=1)
+        assert [run.run_id for run in later] == ["a2"]
 
 
 async def test_outcomes_are_kept_for_the_retention(
     tmp_path: Path, clock: Clock
 ) -> None:
     async with Storage.open(tmp_path, clock=clock) as storage:
-        await storage.runs.create(RUN)
-        await storage.runs.create(replace(RUN, run_id="r2", key=""))
+        for run_id in ("r1", "r2", "r3"):
+            await storage.runs.create(replace(RUN, run_id=run_id, key=""))
+        await storage.runs.finish("r2", b"completed")
         await storage.runs.finish("r1", b"completed")
         clock.now += 10
-        assert await storage.runs.expire(10) == 0
+        assert await storage.runs.expired(10) == []
         clock.now += 1
-        assert await storage.runs.expire(10) == 1
+        expired = [run.run_id for run in await storage.runs.expired(10)]
+        assert sorted(expired) == ["r1", "r2"]
+        assert len(await storage.runs.expired(10, limit=1)) == 1
+        await storage.runs.forget(expired)
         assert await storage.runs.run("r1") is None
-        assert await storage.runs.run("r2") is not None
+        assert await storage.runs.run("r3") is not None

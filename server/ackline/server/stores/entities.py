@@ -351,8 +351,7 @@ class RunRecord:
         key: Idempotency key, "" for none.
         generation: Tells a run computed anew from what it was.
         created: When it was started.
-        survives: Whether another process can go on with it: its events are in a
-            durable log, or its source computes them again.
+        durable: Whether its events are in a log of its own.
         outcome: How it ended, opaque to the store; None while it is active.
     """
 
@@ -363,5 +362,5 @@ class RunRecord:
     key: str
     generation: int
     created: float
-    survives: bool
+    durable: bool
     outcome: bytes | None = None

@@ -10,21 +10,24 @@ from ackline.server.stores.errors import AlreadyExists, NotFound
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ackline.server.stores.records import Records
 
 __all__ = ["RecordRuns"]
 
+#: Sorts after every character of an id.
+_LAST = "\U0010ffff"
+
 _SELECT = """
-    SELECT run_id, source, parameters, identity, key, generation, created, survives,
+    SELECT run_id, source, parameters, identity, key, generation, created, durable,
         outcome
     FROM runs
 """
 
 _INSERT = """
     INSERT INTO runs (
-        run_id, source, parameters, identity, key, generation, created, survives
+        run_id, source, parameters, identity, key, generation, created, durable
     ) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 
@@ -70,20 +73,23 @@ class RecordRuns:
             partial(_finish, run_id=run_id, outcome=outcome, now=self._clock())
         )
 
-    async def fail_lost(self, outcome: bytes) -> list[RunRecord]:
-        """Record an outcome for the runs that died with their process; return them.
-
-        Called when a server starts: what is active then and does not survive is lost.
-        """
+    async def runs(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000
+    ) -> list[RunRecord]:
+        """Return runs ordered by id, active and ended, from the one after `after`."""
         return await self._records.run(
-            partial(_fail_lost, outcome=outcome, now=self._clock())
+            partial(_by_prefix, prefix=prefix, after=after, limit=limit)
         )
 
-    async def expire(self, retention: float) -> int:
-        """Forget runs that ended more than `retention` seconds ago; return how many."""
+    async def expired(self, retention: float, limit: int = 1000) -> list[RunRecord]:
+        """Return runs that ended more than `retention` seconds ago, oldest first."""
         return await self._records.run(
-            partial(_expire, before=self._clock() - retention)
+            partial(_expired, before=self._clock() - retention, limit=limit)
         )
+
+    async def forget(self, run_ids: Sequence[str]) -> None:
+        """Forget runs."""
+        await self._records.run(partial(_forget, run_ids=run_ids))
 
 
 def _create(connection: sqlite3.Connection, run: RunRecord) -> None:
@@ -106,7 +112,7 @@ def _create(connection: sqlite3.Connection, run: RunRecord) -> None:
             run.key,
             f"{run.generation:x}",
             run.created,
-            run.survives,
+            run.durable,
         ),
     )
 
@@ -143,20 +149,31 @@ def _finish(
     return bytes(row[0])
 
 
-def _fail_lost(
-    connection: sqlite3.Connection, outcome: bytes, now: float
+def _by_prefix(
+    connection: sqlite3.Connection, prefix: str, after: str, limit: int
 ) -> list[RunRecord]:
-    lost = [run.run_id for run in _active(connection) if not run.survives]
-    for run_id in lost:
-        _finish(connection, run_id, outcome, now)
-    ended = [_find(connection, run_id) for run_id in lost]
-    return [run for run in ended if run is not None]
+    rows = connection.execute(
+        _SELECT + " WHERE run_id > ? AND run_id >= ? AND run_id < ?"
+        " ORDER BY run_id LIMIT ?",
+        (after, prefix, prefix + _LAST, limit),
+    )
+    return [_run(row) for row in rows]
 
 
-def _expire(connection: sqlite3.Connection, before: float) -> int:
-    return connection.execute(
-        "DELETE FROM runs WHERE outcome IS NOT NULL AND ended < ?", (before,)
-    ).rowcount
+def _expired(
+    connection: sqlite3.Connection, before: float, limit: int
+) -> list[RunRecord]:
+    rows = connection.execute(
+        _SELECT + " WHERE outcome IS NOT NULL AND ended < ? ORDER BY ended LIMIT ?",
+        (before, limit),
+    )
+    return [_run(row) for row in rows]
+
+
+def _forget(connection: sqlite3.Connection, run_ids: Sequence[str]) -> None:
+    connection.executemany(
+        "DELETE FROM runs WHERE run_id = ?", [(run_id,) for run_id in run_ids]
+    )
 
 
 def _run(row: Any) -> RunRecord:
@@ -168,6 +185,6 @@ def _run(row: Any) -> RunRecord:
         key=row[4],
         generation=int(row[5], 16),
         created=row[6],
-        survives=bool(row[7]),
+        durable=bool(row[7]),
         outcome=row[8],
     )

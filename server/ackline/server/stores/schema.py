@@ -148,7 +148,7 @@ _TABLES = (
         key TEXT NOT NULL,
         generation TEXT NOT NULL,
         created REAL NOT NULL,
-        survives INTEGER NOT NULL,
+        durable INTEGER NOT NULL,
         outcome BLOB,
         ended REAL
     ) STRICT

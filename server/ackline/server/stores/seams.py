@@ -127,12 +127,18 @@ class RunStore(Protocol):
         """Record an outcome unless there is one; return the one that stands."""
         ...
 
-    async def fail_lost(self, outcome: bytes) -> list[RunRecord]:
-        """Record an outcome for the runs that died with their process."""
+    async def runs(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000
+    ) -> list[RunRecord]:
+        """Return runs ordered by id, active and ended, from the one after `after`."""
         ...
 
-    async def expire(self, retention: float) -> int:
-        """Forget runs that ended more than `retention` seconds ago."""
+    async def expired(self, retention: float, limit: int = 1000) -> list[RunRecord]:
+        """Return runs that ended more than `retention` seconds ago, oldest first."""
+        ...
+
+    async def forget(self, run_ids: Sequence[str]) -> None:
+        """Forget runs."""
         ...
 
 
