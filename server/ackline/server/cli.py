@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ackline.aio import hold_standard_files
 from ackline.server.addresses import ListenError
 from ackline.server.configuration import flag_of, load_options, variable_of
+from ackline.server.maintenance.command import COMMANDS, run_command
 from ackline.server.options import OptionError, described
 from ackline.server.server import Server
 from ackline.server.stores.errors import StoreError
@@ -45,8 +46,11 @@ class _UsageError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     hold_standard_files()
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words and words[0] in COMMANDS:
+        return run_command(words)
     parser = _parser()
-    chosen = vars(parser.parse_args(arguments))
+    chosen = vars(parser.parse_args(words))
     level = str(chosen.pop("log_level")).upper()
     app, config = chosen.pop("app"), chosen.pop("config")
     try:
@@ -120,7 +124,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Acknowledged, resumable streaming of files and events over TCP.",
         epilog="Every option is also a name in the --config file, such as data_dir, and"
         " an environment variable; a flag wins over the environment, and that over the"
-        " file.",
+        " file. Other commands: "
+        + "; ".join(f"ackline-server {name}: {what}" for name, what in COMMANDS.items())
+        + ".",
         allow_abbrev=False,
     )
     parser.add_argument(

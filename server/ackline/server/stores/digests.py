@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ackline.server.stores.files import Files
     from ackline.server.stores.handles import Handle
 
-__all__ = ["ALGORITHMS", "RunningDigest", "running_digest"]
+__all__ = ["ALGORITHMS", "Hash", "RunningDigest", "new_hash", "running_digest"]
 
 #: crc32c is composed from the chunks' own and needs no pass over the bytes.
 ALGORITHMS = frozenset({"crc32c", "sha256", "blake3"})
@@ -31,13 +31,19 @@ _STEP = 4 * 2**20
 _BUFFER = 2**18
 
 
-class _Hash(Protocol):
-    def update(self, data: memoryview, /) -> object: ...
+class Hash(Protocol):
+    """What hashlib and the like return."""
 
-    def digest(self) -> bytes: ...
+    def update(self, data: memoryview, /) -> object:
+        """Hash more bytes."""
+        ...
+
+    def digest(self) -> bytes:
+        """Return the digest of all bytes so far."""
+        ...
 
 
-def _new_hash(algorithm: str) -> _Hash:
+def new_hash(algorithm: str) -> Hash:
     """Return a new hash object.
 
     Raises:
@@ -53,7 +59,7 @@ def _new_hash(algorithm: str) -> _Hash:
         raise Unsupported(
             "digest 'blake3'", "install the package blake3, or use sha256"
         ) from None
-    hasher: _Hash = module.blake3()
+    hasher: Hash = module.blake3()
     return hasher
 
 
@@ -65,7 +71,7 @@ def running_digest(algorithm: str, files: Files) -> RunningDigest | None:
     """
     if algorithm == "crc32c":
         return None
-    return RunningDigest(_new_hash(algorithm), files)
+    return RunningDigest(new_hash(algorithm), files)
 
 
 class RunningDigest:
@@ -74,7 +80,7 @@ class RunningDigest:
     `advance` as often as the part grows, then `finish`; or `stop`.
     """
 
-    def __init__(self, hasher: _Hash, files: Files) -> None:
+    def __init__(self, hasher: Hash, files: Files) -> None:
         self._hash = hasher
         self._files = files
         self._buffer = memoryview(bytearray(_BUFFER))

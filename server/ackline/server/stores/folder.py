@@ -78,6 +78,33 @@ class DataFolder:
             raise
         return cls(path, lock)
 
+    @classmethod
+    def existing(cls, path: Path, files: Files) -> DataFolder:
+        """Check and lock a data folder that a server made; nothing is made in it.
+
+        Raises:
+            Locked: A server has it.
+            FormatMismatch: It is of another version, or no data folder.
+            StoreFailed: It cannot be read.
+        """
+        try:
+            found = files.sizes(path)
+            if "format" not in found:
+                name = min(found, default="nothing")
+                raise ForeignFolder(path, found=name, supported=FORMAT)
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise disk_failure(str(path), error) from error
+        try:
+            _take(path, lock)
+            _check_format(path, files)
+        except BaseException as error:
+            os.close(lock)
+            if isinstance(error, OSError):
+                raise disk_failure(str(path), error) from error
+            raise
+        return cls(path, lock)
+
     def close(self) -> None:
         """Let another server have the folder. May be called again."""
         if self._lock >= 0:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ackline.server.stores.batches import RecordHeader
     from ackline.server.stores.files import Files
 
-__all__ = ["Contents", "recover"]
+__all__ = ["Contents", "later_group", "recover"]
 
 _SUFFIX = ".log"
 
@@ -134,8 +134,8 @@ def _read(files: Files, contents: Contents, salt: int, whole_to: int | None) -> 
         if contents.next_id < contents.synced_to:
             missing = f"events {contents.next_id} to {contents.synced_to - 1}"
             raise Corrupt(segment.path, offset=end, problem=f"it lacks {missing}")
-        if torn:
-            _refuse_damage(files, fd, segment, salt, end)
+        if torn and later_group(files, fd, segment, salt, end):
+            raise Corrupt(segment.path, offset=end, problem="not what was written")
         if torn and end:
             files.truncate(fd, end)
             files.fdatasync(fd)
@@ -168,25 +168,22 @@ def _take(reader: RecordReader, contents: Contents) -> bool:
     return True
 
 
-def _refuse_damage(
+def later_group(
     files: Files, fd: int, segment: Segment, salt: int, offset: int
-) -> None:
-    """Check that what cannot be read at an offset was never acknowledged.
+) -> bool:
+    """Tell whether a record behind an offset says that what is there was acknowledged.
 
     Raises:
-        Corrupt: A record after it says that it was.
         OSError: Reading failed.
     """
     position = offset + 1
     while position < segment.size:
         buffer = memoryview(bytearray(_BLOCK + _OVERLAP))
         block = buffer[: read_into(files, fd, buffer, position)]
-        for header in _headers(block, salt):
-            if header.group > offset:
-                raise Corrupt(
-                    segment.path, offset=offset, problem="not what was written"
-                )
+        if any(header.group > offset for header in _headers(block, salt)):
+            return True
         position += _BLOCK
+    return False
 
 
 def _headers(block: memoryview, salt: int) -> list[RecordHeader]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from ackline.proto.proofs import NOTHING, ProofSum
 from ackline.server.stores.entities import PublisherState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["Publishers"]
 
@@ -30,6 +35,10 @@ class Publishers:
     def find(self, name: str) -> PublisherState | None:
         """Return how far a publisher got, or None if it is not known."""
         return self._states.get(name)
+
+    def items(self) -> Iterable[tuple[str, PublisherState]]:
+        """Return all of them, by name."""
+        return self._states.items()
 
     def put(self, name: str, state: PublisherState) -> None:
         """Note how far a publisher got; forget another one if there are too many."""

@@ -1,0 +1,3 @@
+"""What is done to a data folder besides serving it: check, repair, back up."""
+
+from __future__ import annotations
