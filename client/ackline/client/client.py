@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +14,7 @@ from ackline.client.handles import checked_key
 from ackline.client.memory import LoadMemory
 from ackline.client.operations import Operations
 from ackline.client.options import DEFAULT_CHUNK_SIZE, ClientOptions
+from ackline.client.parallel import ParallelFetch, checked_parallel, in_parts
 from ackline.client.publishers import Publisher
 from ackline.client.sources import make_source
 from ackline.client.state import open_state
@@ -34,9 +37,11 @@ from ackline.proto.resource import Resource, ResourceKind
 from ackline.proto.windows import Budget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from ackline.client.fetches import FetchResult
+    from ackline.client.parallel import Begin
     from ackline.client.progress import OnProgress
     from ackline.client.publishers import Prefix
     from ackline.client.sources import UploadSource
@@ -69,9 +74,15 @@ class Client(Operations):
     run goes on.
     """
 
-    def __init__(self, supervisor: Supervisor, options: ClientOptions) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        options: ClientOptions,
+        another: Callable[[], AbstractAsyncContextManager[Supervisor]],
+    ) -> None:
         super().__init__(supervisor)
         self._options = options
+        self._another = another
         self._threads = Threads()
         self._memory = LoadMemory(options.load_memory)
         self._pool = BufferPool()
@@ -172,6 +183,7 @@ class Client(Operations):
         object_id: str = "",
         start: int = 0,
         length: int | None = None,
+        parallel: int = 1,
         chunk_size: int = DEFAULT_CHUNK_SIZE,
         state: StateOption = None,
         on_progress: OnProgress | None = None,
@@ -190,11 +202,14 @@ class Client(Operations):
             object_id: another way to choose one.
             start: first byte.
             length: bytes; None for all up to the end.
+            parallel: connections to fetch over, for a link that gives each only a part
+                of what it has. Into a file or memory; the server counts each.
             chunk_size: bytes verified as one.
             state: folder to remember in what `NAME.part` is a part of; None for the
                 default one, False to remember nothing.
             on_progress: called as bytes are written.
-            deadline: seconds after which the server fails the fetch; 0 for never.
+            deadline: seconds after which the server fails the fetch, or each of its
+                parts; 0 for never.
 
         Raises:
             StreamFailed: `digest_mismatch`, …: no file was made.
@@ -212,17 +227,13 @@ class Client(Operations):
         entry = None
         if isinstance(target, (str, os.PathLike)):
             entry = self._fetch_state(state, Path(target), parameters)
+        if checked_parallel(parallel) > 1 or in_parts(entry):
+            return await self._fetch_parallel(
+                target, parameters, entry, parallel, on_progress
+            )
         while True:
             into = _target(target)
-            fetch = Fetch(
-                self._supervisor,
-                into,
-                parameters,
-                pool=self._pool,
-                budget=self._budget,
-                threads=self._threads,
-                on_progress=on_progress,
-            )
+            fetch = self._begin_fetch(self._supervisor, into, parameters, on_progress)
             try:
                 return await fetch.run(entry)
             except (StreamFailed, Refused):
@@ -334,6 +345,50 @@ class Client(Operations):
         self._threads.close()
 
     # Private
+
+    def _begin_fetch(
+        self,
+        supervisor: Supervisor,
+        target: Target,
+        parameters: FetchParameters,
+        on_progress: OnProgress | None,
+    ) -> Fetch:
+        return Fetch(
+            supervisor,
+            target,
+            parameters,
+            pool=self._pool,
+            budget=self._budget,
+            threads=self._threads,
+            on_progress=on_progress,
+        )
+
+    async def _fetch_parallel(
+        self,
+        target: FetchTarget,
+        parameters: FetchParameters,
+        state: State | None,
+        parallel: int,
+        on_progress: OnProgress | None,
+    ) -> FetchResult:
+        @asynccontextmanager
+        async def connected() -> AsyncGenerator[Begin]:
+            async with self._another() as supervisor:
+                yield partial(self._begin_fetch, supervisor)
+
+        into = _target(target)
+        try:
+            return await ParallelFetch(
+                partial(self._begin_fetch, self._supervisor),
+                connected,
+                into,
+                parameters,
+                parallel=parallel,
+                threads=self._threads,
+                on_progress=on_progress,
+            ).run(state)
+        finally:
+            into.close()
 
     def _fetch_state(
         self, state: StateOption, path: Path, parameters: FetchParameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from ackline.client.addresses import DEFAULT_URL, parse_url
@@ -12,7 +13,7 @@ from ackline.client.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
     from types import TracebackType
 
     from ackline.client.connection_states import ConnectionState
@@ -74,7 +75,7 @@ class connect:  # noqa: N801 - used like a function: async with connect(…) as 
         except BaseException:
             await self._close()
             raise
-        self._client = Client(supervisor, self._options)
+        self._client = Client(supervisor, self._options, self._another)
         return self._client
 
     async def __aexit__(
@@ -84,6 +85,16 @@ class connect:  # noqa: N801 - used like a function: async with connect(…) as 
         traceback: TracebackType | None,
     ) -> None:
         await self._close()
+
+    @asynccontextmanager
+    async def _another(self) -> AsyncGenerator[Supervisor]:
+        """Connect to the same server once more, with a session of its own."""
+        other = connect(
+            str(self._address), tls=self._tls, token=self._token, options=self._options
+        )
+        async with other:
+            assert other._supervisor is not None
+            yield other._supervisor
 
     async def _close(self) -> None:
         """End every task; the caller's own exception is not wrapped in a group."""

@@ -12,7 +12,7 @@ from msgspec import Struct
 from ackline.client.digests import digest_text, new_hash
 from ackline.client.handles import Handle, failed, raise_for
 from ackline.client.progress import Progress
-from ackline.client.targets import FileTarget, MemoryTarget
+from ackline.client.targets import MemoryTarget, ResumableTarget
 from ackline.proto.chunk_receiver import ChunkReceiver
 from ackline.proto.errors import AcklineError, Code, Refused, StreamFailed
 from ackline.proto.messages import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ackline.client.progress import OnProgress
-    from ackline.client.state import State
+    from ackline.client.state import Remembered
     from ackline.client.supervisor import Supervisor
     from ackline.client.targets import Target
     from ackline.client.threads import Threads
@@ -140,7 +140,7 @@ class Fetch(Handle):
         self._hashed = False
         self._told = -1
 
-    async def run(self, state: State | None) -> FetchResult:
+    async def run(self, state: Remembered | None) -> FetchResult:
         """Fetch everything.
 
         Args:
@@ -151,7 +151,7 @@ class Fetch(Handle):
         """
         target = self._target
         try:
-            if isinstance(target, FileTarget) and target.size:
+            if isinstance(target, ResumableTarget) and target.size:
                 await self._look_back(target, state)
             self.start()
             await self._receive(state)
@@ -181,6 +181,11 @@ class Fetch(Handle):
         if isinstance(failure, StreamFailed):
             return failure.outcome.code in BEGIN_AGAIN
         return isinstance(failure, Refused) and failure.code in GONE
+
+    @property
+    def detail(self) -> FetchOpened | None:
+        """What OPENED said of the object and the part of it."""
+        return self._detail
 
     # Handle
 
@@ -270,7 +275,9 @@ class Fetch(Handle):
         self._target.hash = new_hash(algorithm)
         return True
 
-    async def _look_back(self, target: FileTarget, state: State | None) -> None:
+    async def _look_back(
+        self, target: ResumableTarget, state: Remembered | None
+    ) -> None:
         """Read `NAME.part`, if it is known what it is a part of."""
         entry = state.get() if state is not None else {}
         object_id, algorithm = str(entry.get("object_id", "")), entry.get("algorithm")
@@ -289,10 +296,10 @@ class Fetch(Handle):
         held_crc = await self._read_back(target, count * chunk_size, held)
         self._kept = Kept(object_id, chunk_size, chunks, held, held_crc)
 
-    async def _read_back(self, target: FileTarget, at: int, size: int) -> int:
+    async def _read_back(self, target: ResumableTarget, at: int, size: int) -> int:
         return await self._threads.run(lambda: target.read_back(at, size))
 
-    async def _receive(self, state: State | None) -> None:
+    async def _receive(self, state: Remembered | None) -> None:
         """Write until the END is in and everything before it is written."""
         noted = False
         while not (self._receiver.complete and not self._waiting):
@@ -311,7 +318,7 @@ class Fetch(Handle):
             if not self._waiting and not self._receiver.complete:
                 await self.changed.wait()
 
-    async def _note(self, state: State | None, detail: FetchOpened) -> None:
+    async def _note(self, state: Remembered | None, detail: FetchOpened) -> None:
         if state is not None:
             made = detail.object
             await self._threads.run(
@@ -336,7 +343,7 @@ class Fetch(Handle):
             receiver.chunk_stored(notice)
             self._show(at + len(data))
 
-    async def _complete(self, state: State | None) -> Outcome:
+    async def _complete(self, state: Remembered | None) -> Outcome:
         """Verify, make visible, and acknowledge the END."""
         receiver, target = self._receiver, self._target
         end, detail = receiver.end, self._detail
@@ -357,7 +364,7 @@ class Fetch(Handle):
     async def _keep_rest(self) -> None:
         """Write what has come of an incomplete chunk, for the next attempt."""
         stream = self.stream
-        if stream is None or not isinstance(self._target, FileTarget):
+        if stream is None or not isinstance(self._target, ResumableTarget):
             return
         self._receiver.detach()
         self.leave()

@@ -2,7 +2,7 @@
 
 ```
 FOLDER/uploads/ID.json        {"key": …, "upload_id": …, once committed "object_id": …}
-FOLDER/fetches/ID.json        {"object_id": …, "chunk_size": …}
+FOLDER/fetches/ID.json        {"object_id": …, "chunk_size": …, in parts "written": …}
 FOLDER/publishers/ID.json     {"key": …, "position": …}
 FOLDER/subscriptions/ID.json  {"resource": …, "generation": …, "key": …}
 ```
@@ -24,14 +24,22 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
 from ackline.proto.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["Entry", "State", "StateOption", "default_state_dir", "open_state"]
+__all__ = [
+    "Entry",
+    "Remembered",
+    "State",
+    "StateOption",
+    "Value",
+    "default_state_dir",
+    "open_state",
+]
 
 Section = Literal["uploads", "fetches", "publishers", "subscriptions"]
 Value: TypeAlias = str | int | float
@@ -40,6 +48,22 @@ Entry: TypeAlias = dict[str, Value]
 KEEP_SECONDS = 30 * 86_400.0
 """Entries not written for a month are dropped: a server forgets an abandoned upload
 after a day."""
+
+
+class Remembered(Protocol):
+    """What is remembered of one thing."""
+
+    def get(self) -> Entry:
+        """Return what is remembered; empty if nothing is."""
+        ...
+
+    def put(self, **values: Value) -> None:
+        """Remember values, beside those remembered already."""
+        ...
+
+    def drop(self) -> None:
+        """Forget."""
+        ...
 
 
 def default_state_dir() -> Path:

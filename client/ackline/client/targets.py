@@ -15,7 +15,14 @@ from ackline.proto.errors import UsageError
 if TYPE_CHECKING:
     from ackline.client.digests import Hash
 
-__all__ = ["FetchTarget", "FileTarget", "MemoryTarget", "Target", "WriterTarget"]
+__all__ = [
+    "FetchTarget",
+    "FileTarget",
+    "MemoryTarget",
+    "ResumableTarget",
+    "Target",
+    "WriterTarget",
+]
 
 FetchTarget: TypeAlias = str | os.PathLike[str] | IO[bytes] | None
 
@@ -82,7 +89,24 @@ class WriterTarget(Target):
         self._file.flush()
 
 
-class FileTarget(Target):
+class ResumableTarget(Target):
+    """Keeps what was written for a later attempt."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes that are there from an earlier attempt."""
+
+    @abstractmethod
+    def read_back(self, at: int, size: int) -> int:
+        """Return the CRC-32C of bytes written earlier, adding them to the hash."""
+
+    @abstractmethod
+    def cut(self, size: int) -> None:
+        """Drop everything from `size` on."""
+
+
+class FileTarget(ResumableTarget):
     """A file that appears whole or not at all: until then it is `NAME.part`.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ackline.client.cli.display import bytes_text
 from ackline.client.cli.running import BaseCommand, Exit
 from ackline.client.cli.values import count, size
+from ackline.client.parallel import checked_parallel
 from ackline.proto.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +54,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--length", metavar="SIZE", type=size, help="bytes (default: all that follow)"
     )
+    parser.add_argument(
+        "--parallel",
+        metavar="NUMBER",
+        type=count,
+        default=1,
+        help="connections to fetch over, 1 to 16 (default: 1)",
+    )
 
 
 class Command(BaseCommand):
@@ -69,6 +77,9 @@ class Command(BaseCommand):
             raise UsageError("--json and the object cannot share standard output")
         if self.file != "-" and Path(self.file).is_dir():
             raise UsageError(f"{self.file} is a directory; name a FILE in it")
+        if self.file == "-" and options.parallel > 1:
+            raise UsageError("standard output takes no --parallel; name a FILE")
+        checked_parallel(options.parallel)
         self.display.title = self.file
 
     def interrupted(self) -> str:
@@ -86,6 +97,7 @@ class Command(BaseCommand):
             version=options.version,
             start=options.start,
             length=options.length,
+            parallel=options.parallel,
             state=options.state_dir,
             on_progress=self.display.show,
         )

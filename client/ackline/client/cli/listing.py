@@ -56,7 +56,7 @@ class Command(BaseCommand):
             f"  {when:%Y-%m-%d %H:%M:%S}"
         )
         if self.arguments.versions and "version" in entry.facts:
-            text += f"  version {entry.facts['version']}"
+            text += f"  version {entry.facts['version']!r}"
         self.result(
             " ".join([text, *metadata_texts(entry.metadata)]),
             resource=entry.resource,
