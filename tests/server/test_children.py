@@ -59,6 +59,16 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def started(work: Work) -> list[int]:
+    """Return the process ids that a shell prints, the last of them that of `sleep`.
+
+    A signal that meets the shell between fork and exec can be lost.
+    """
+    pids = [int(pid) for pid in (await work.events(1))[0][2].split()]
+    await until(lambda: psutil.Process(pids[-1]).name() == "sleep")
+    return pids
+
+
 def texts(work: Work) -> list[tuple[str, bytes]]:
     return [(kind, data) for _, kind, data in work.received]
 
@@ -123,7 +133,7 @@ async def test_cancelling_stops_the_whole_group(start: Starter, tmp_path: Path) 
     script = "trap 'wait; touch \"$1\"; exit 0' TERM; sleep 1000 & echo $$ $!; wait"
     async with running(start, script, f"{tmp_path}/cleaned") as subscribe:
         work = subscribe()
-        pids = [int(pid) for pid in (await work.events(1))[0][2].split()]
+        pids = await started(work)
         assert all(map(alive, pids))
         work.cancel(work=True)
         outcome = await work.ended()
@@ -165,7 +175,7 @@ async def test_what_prints_while_it_is_stopped_does_not_wait_for_a_reader(
 async def test_nothing_is_left_when_the_server_stops(start: Starter) -> None:
     script = "trap 'wait; exit 0' TERM; sleep 1000 & echo $$ $!; wait"
     async with running(start, script) as subscribe:
-        pids = [int(pid) for pid in (await subscribe().events(1))[0][2].split()]
+        pids = await started(subscribe())
     assert not any(map(alive, pids))
 
 

@@ -112,10 +112,9 @@ def _sinks(server: Server) -> str:
 
 
 def _sources(server: Server, options: Options) -> str:
-    pairs = (*options.follow, *options.exec)
-    return ", ".join(
-        [*sorted(server.sources), *(f"{name} = {what}" for name, what in pairs)]
-    )
+    names = ", ".join(sorted(server.sources))
+    pairs = [f"{name} = {what}" for name, what in (*options.follow, *options.exec)]
+    return "\n            ".join(filter(None, [names, *pairs]))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,1 @@
+"""Services to start from, each run by a test."""
