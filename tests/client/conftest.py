@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from ackline.client import ClientOptions, connect
 from tests.client.processes import running_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from ackline.client import Client
     from tests.client.processes import ServerProcess
@@ -35,6 +36,16 @@ def state_home(
     folder = tmp_path_factory.mktemp("state")
     monkeypatch.setenv("XDG_STATE_HOME", str(folder))
     return folder / "ackline"
+
+
+@pytest.fixture
+def memory_path() -> Iterator[Path]:
+    """Return an empty folder in memory."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        pytest.skip("there is no folder in memory")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

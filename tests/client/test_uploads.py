@@ -181,12 +181,14 @@ async def test_an_upload_cut_anywhere_sends_no_acknowledged_chunk_again(
     assert [each.done for each in seen] == sorted(each.done for each in seen)
 
 
+@pytest.mark.parametrize("folder", ["disk", "memory"])
 async def test_a_chunk_larger_than_what_a_link_carries_at_once_completes(
-    server: ServerProcess, name: str
+    tmp_path: Path, memory_path: Path, name: str, folder: str
 ) -> None:
     data = os.urandom(3 * MIB)
     options = LinkOptions(to_server=Way(cut_every=700_000))
     async with (
+        running_server(memory_path if folder == "memory" else tmp_path) as server,
         Link(target_port=server.port, options=options) as link,
         connect(f"ackline://127.0.0.1:{link.port}") as client,
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -13,19 +14,23 @@ from ackline.proto.frames import HEADER_SIZE
 from ackline.proto.limits import MAX_RANGES
 from ackline.proto.messages import Durability, End, Intent
 from ackline.proto.notices import ChunkParked, ChunkReceived
+from ackline.proto.open_chunk import PIECE
 from tests.proto.joined import Pair
 
 CHUNK = 4096
 SIZE = 10 * CHUNK - 100
+BIG = 2 * 2**20
 
 
-def receiving(*, size_known: bool = True) -> tuple[Pair, ChunkReceiver]:
+def receiving(
+    *, size_known: bool = True, chunk: int = CHUNK, size: int = SIZE
+) -> tuple[Pair, ChunkReceiver]:
     """Return the server's half of an upload whose client sends nothing."""
     pair = Pair()
     pair.client.hold_loads = True
     stream = pair.client.upload(
-        random.Random(1).randbytes(SIZE),
-        chunk_size=CHUNK,
+        random.Random(1).randbytes(size),
+        chunk_size=chunk,
         key="k",
         size_known=size_known,
     )
@@ -228,3 +233,96 @@ def test_a_last_chunk_that_was_held_whole_is_confirmed_by_the_sender() -> None:
     assert receiver.chunks() == {0: (7, 50)}
     assert receiver.durability is Durability.SYNCED
     assert pair.server.waiting == []
+
+
+class Parts:
+    """Takes the parts of chunks as a store in memory does; full for all if told so."""
+
+    def __init__(self, receiver: ChunkReceiver) -> None:
+        self.receiver = receiver
+        self.data = bytearray(SIZE)
+        self.sizes: list[int] = []
+        self.full = False
+        receiver.write = self.write
+
+    def write(self, index: int, offset: int, data: memoryview) -> bool:
+        if self.full:
+            self.receiver.give_up_open(code=Code.INSUFFICIENT_STORAGE, retry_after=2.0)
+            return False
+        at = index * self.receiver.chunk_size + offset
+        self.data[at : at + len(data)] = data
+        self.sizes.append(len(data))
+        return True
+
+
+def in_place(
+    receiver: ChunkReceiver, index: int, fragment: int, data: bytes, *, last: bool
+) -> None:
+    """Send a fragment as the reader does that reads it to where it belongs."""
+    place = receiver.place_for(index, fragment, len(data))
+    assert place is not None
+    assert len(place) == len(data) + HEADER_SIZE  # the next header is read with it
+    place[: len(data)] = data
+    receiver.fragment(
+        index, fragment, place[: len(data)], crc32c(data), last=last, in_place=True
+    )
+
+
+def test_parts_are_written_as_they_come_and_the_chunk_has_nothing_left() -> None:
+    _pair, receiver = receiving(chunk=BIG, size=2 * BIG)
+    parts = Parts(receiver)
+    data = random.Random(2).randbytes(BIG)
+    cuts = [0, 100, 100 + PIECE - 1, 100 + PIECE + 2**20, BIG]
+    parts.data = bytearray(2 * BIG)
+    for fragment, (begin, end) in enumerate(pairwise(cuts)):
+        in_place(receiver, 0, fragment, data[begin:end], last=end == BIG)
+    (notice,) = received(_pair)
+    assert parts.data[:BIG] == data
+    assert parts.sizes == [99 + PIECE, 2**20 + 1, BIG - cuts[3]]  # worth a write each
+    assert bytes(notice.data) == b""
+    assert (notice.crc, notice.length) == (crc32c(data), BIG)
+
+
+def test_what_was_written_of_a_half_chunk_is_held_without_parking() -> None:
+    pair, receiver = receiving()
+    parts = Parts(receiver)
+    send(receiver, 0, b"a" * 1000, last=False)
+    send(receiver, 0, b"b" * 500, fragment=1, last=False)
+    receiver.detach()
+    assert not receiver.busy
+    assert not [n for n in pair.server.notices if isinstance(n, ChunkParked)]
+    assert parts.data[:1500] == b"a" * 1000 + b"b" * 500
+    assert receiver.held() == (1500, crc32c(parts.data[:1500]))
+    receiver.attach()
+    receiver.grant.limit_units = receiver.grant.limit_bytes = 10**9
+    send(receiver, 0, b"c" * (CHUNK - 1500))
+    (notice,) = received(pair)
+    assert parts.data[:CHUNK] == b"a" * 1000 + b"b" * 500 + b"c" * (CHUNK - 1500)
+    assert notice.crc == crc32c(parts.data[:CHUNK])
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_part_that_cannot_be_written_has_its_chunk_sent_again_later(
+    detached: bool,
+) -> None:
+    pair, receiver = receiving()
+    parts = Parts(receiver)
+    parts.full = True
+    send(receiver, 0, b"a" * 1000, last=False)
+    if detached:
+        receiver.detach()
+        assert receiver.held() == (0, 0)
+        return
+    send(receiver, 0, b"b" * (CHUNK - 1000), fragment=1)
+    assert received(pair) == []
+    _position, ack, rewind = receiver.ack()
+    assert rewind
+    assert (ack.code, ack.retry_after) == (Code.INSUFFICIENT_STORAGE, 2.0)
+    parts.full = False
+    send(receiver, 0, b"c" * CHUNK)
+    (notice,) = received(pair)
+    assert notice.crc == crc32c(b"c" * CHUNK)
+    receiver.chunk_stored(notice)
+    assert parts.data[:CHUNK] == b"c" * CHUNK
+    receiver.close()
+    assert receiver.budget.used == 0

@@ -36,10 +36,13 @@ DATA = os.urandom(400_000)
 LINES = [f"line {number}".encode() * 50 for number in range(2000)]
 
 
-@pytest.fixture
-def files(monkeypatch: pytest.MonkeyPatch) -> FaultyFiles:
+@pytest.fixture(params=["disk", "memory"])
+def files(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> FaultyFiles:
     """Return the file system of all servers of a test."""
     files = FaultyFiles()
+    files.of_memory = request.param == "memory"
     monkeypatch.setattr(storage, "Files", lambda: files)
     for module in (uploads, publishes, commits):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.1)

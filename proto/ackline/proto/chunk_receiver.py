@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from ackline.proto.checksums import combine
 from ackline.proto.errors import Code, ProtocolViolation
-from ackline.proto.frames import HEADER_SIZE
 from ackline.proto.limits import MAX_CHUNKS, MAX_RANGES
 from ackline.proto.messages import Durability, Intent, Proof
 from ackline.proto.notices import ChunkParked, ChunkReceived
+from ackline.proto.open_chunk import PIECE, OpenChunk
 from ackline.proto.receiver import Receiver
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ackline.proto.buffers import BufferPool
     from ackline.proto.messages import End
+    from ackline.proto.open_chunk import WritePart
     from ackline.proto.stream import Stream
     from ackline.proto.windows import Budget
 
@@ -28,27 +29,7 @@ MAX_WINDOW_CHUNKS = 4
 one being synced, one to spare. More was not faster and costs memory."""
 
 
-class OpenChunk:
-    """A chunk that is being received, from byte `start` on."""
-
-    __slots__ = ("crc", "data", "duplicate", "filled", "fragment", "index", "start")
-
-    def __init__(
-        self,
-        index: int,
-        *,
-        start: int,
-        crc: int,
-        data: memoryview | None,
-        duplicate: bool,
-    ) -> None:
-        self.index = index
-        self.start = start
-        self.crc = crc
-        self.data = data
-        self.duplicate = duplicate
-        self.fragment = 0
-        self.filled = 0
+NOTHING = memoryview(b"")
 
 
 class ChunkReceiver(Receiver):
@@ -65,6 +46,10 @@ class ChunkReceiver(Receiver):
         size: bytes of all chunks, or None while not known.
         durability: what an ACK promises.
         max_chunks: the largest window.
+
+    Attributes:
+        write: writes parts of chunks at once, as they come; `ChunkReceived` then has
+            no data left. None if that could wait for a device.
     """
 
     def __init__(
@@ -84,6 +69,7 @@ class ChunkReceiver(Receiver):
         self.size = size
         self.ready = False
         self.crc = 0
+        self.write: WritePart | None = None
         self._max_chunks = max_chunks
         self._window_chunks = 1
         # Of the chunks without a hole before them, four bytes each: a terabyte in
@@ -126,10 +112,7 @@ class ChunkReceiver(Receiver):
     # Frames
 
     def place_for(self, index: int, fragment: int, length: int) -> memoryview | None:
-        """Return where the body of a fragment belongs, if it may be written there.
-
-        With room behind it for a header, as far as the chunk goes on there.
-        """
+        """Return where the body of a fragment belongs, if it may be written there."""
         chunk = self._open
         if fragment == 0 and chunk is None:
             grant = self.grant
@@ -140,15 +123,9 @@ class ChunkReceiver(Receiver):
             ):
                 return None
             chunk = self._begin(index)
-        if (
-            chunk is None
-            or chunk.data is None
-            or chunk.index != index
-            or chunk.fragment != fragment
-            or chunk.filled + length > len(chunk.data)
-        ):
+        if chunk is None or chunk.index != index or chunk.fragment != fragment:
             return None
-        return chunk.data[chunk.filled : chunk.filled + length + HEADER_SIZE]
+        return chunk.place(length)
 
     def fragment(
         self,
@@ -171,19 +148,14 @@ class ChunkReceiver(Receiver):
         if chunk is None:
             self._discard(size)
             return
-        if size == 0 or chunk.start + chunk.filled + size > self.length_of(index):
+        if size == 0 or chunk.length + size > self.length_of(index):
             raise self._misplaced(index, "is empty or longer than agreed")
+        chunk.add(payload, crc, in_place=in_place)
         if chunk.data is None:
             self._discard(size)
         else:
             self._keep(size)
-            if not in_place:
-                chunk.data[chunk.filled : chunk.filled + size] = payload
-        first = chunk.start + chunk.filled == 0
-        chunk.crc = crc if first else combine(chunk.crc, crc, size)
-        chunk.filled += size
-        chunk.fragment += 1
-        if last:
+        if chunk.flush(least=1 if last else PIECE) and last:
             self._open = None
             self._complete(chunk)
 
@@ -214,11 +186,15 @@ class ChunkReceiver(Receiver):
         """State that a chunk could not be kept; the sender tries again later."""
         self._storing.pop(notice.index, None)
         self.pool.give(notice.data)
+        self.give_up_open(code=code, retry_after=retry_after)
+        self._settle(notice.length - notice.offset)
+
+    def give_up_open(self, *, code: int, retry_after: float) -> None:
+        """Have everything that is not stored sent again later, for a full disk say."""
         self._rewind(code, retry_after)
         self._drop_open()
         self._held = (-1, 0, 0)
         self._next = self._first_missing()
-        self._settle(notice.length - notice.offset)
         self.stream.ack_due()
 
     def chunk_parked(self, notice: ChunkParked, *, kept: bool) -> None:
@@ -256,18 +232,7 @@ class ChunkReceiver(Receiver):
         super().detach()
         chunk = self._open
         if chunk is not None and chunk.filled and chunk.data is not None and self.ready:
-            self._open = None
-            self._held = (chunk.index, chunk.start + chunk.filled, chunk.crc)
-            self._parking += 1
-            self.stream.notice(
-                ChunkParked(
-                    stream=self.stream,
-                    index=chunk.index,
-                    offset=chunk.start,
-                    data=chunk.data,
-                    size=chunk.filled,
-                )
-            )
+            self._keep_open(chunk, chunk.data)
         self._drop_open()
         for notice in self._early:
             self._storing.pop(notice.index, None)
@@ -420,15 +385,31 @@ class ChunkReceiver(Receiver):
         start, crc = 0, 0
         if not duplicate and self._held[0] == index:
             _index, start, crc = self._held
-        data = None
+        chunk = self._open = OpenChunk(index, start=start, crc=crc, duplicate=duplicate)
         if not duplicate:
             # A chunk in one small fragment gets exactly its size, not a whole buffer.
             size = self.length_of(index) - start if whole is None else whole
-            data = self.pool.take(size)
-        self._open = OpenChunk(
-            index, start=start, crc=crc, data=data, duplicate=duplicate
+            chunk.begin(self.pool, size, self.write)
+        return chunk
+
+    def _keep_open(self, chunk: OpenChunk, data: memoryview) -> None:
+        """Keep an incomplete chunk on disk."""
+        if chunk.through is not None:
+            if chunk.flush():
+                self._held = (chunk.index, chunk.length, chunk.crc)
+            return
+        self._open = None
+        self._held = (chunk.index, chunk.length, chunk.crc)
+        self._parking += 1
+        self.stream.notice(
+            ChunkParked(
+                stream=self.stream,
+                index=chunk.index,
+                offset=chunk.start,
+                data=data,
+                size=chunk.filled,
+            )
         )
-        return self._open
 
     def _drop_open(self) -> None:
         """Discard an incomplete chunk; the reader may still write into its buffer."""
@@ -442,7 +423,7 @@ class ChunkReceiver(Receiver):
         return MAX_CHUNKS if self.size is None else -(-self.size // self.chunk_size)
 
     def _complete(self, chunk: OpenChunk) -> None:
-        length = chunk.start + chunk.filled
+        length = chunk.length
         if length < self.length_of(chunk.index):
             if self.size is not None:
                 raise self._misplaced(chunk.index, "is shorter than agreed")
@@ -457,9 +438,10 @@ class ChunkReceiver(Receiver):
         self._storing[chunk.index] = (chunk.crc, length)
         self._next = self._after(chunk.index + 1)
         self.stream.unit_moved()
-        data = chunk.data
-        if len(data) > chunk.filled:
-            data = data[: chunk.filled]
+        data = chunk.data[: chunk.filled]
+        if chunk.through is not None:
+            self.pool.give(chunk.data)
+            data = NOTHING
         self._hand_over(
             ChunkReceived(
                 stream=self.stream,
@@ -539,7 +521,7 @@ class ChunkReceiver(Receiver):
         chunk = self._open
         partial = 0
         if chunk is not None and not chunk.duplicate:
-            partial = chunk.start + chunk.filled
+            partial = chunk.length
         done = self._next * self.chunk_size
         return max(0, self.size - done - (partial or held))
 

@@ -10,7 +10,7 @@ from ackline.proto.limits import LOST_AFTER_HEARTBEATS, MAX_PINGS_PER_SECOND
 __all__ = ["DrainRate", "Heartbeat", "Pulse"]
 
 MIN_FRAGMENT = 16 * 2**10
-MAX_FRAGMENT = 256 * 2**10
+MAX_FRAGMENT = 2**20
 FRAGMENT_SECONDS = 0.005
 """SPEC.md §21: about 5 ms of link time."""
 
@@ -94,7 +94,7 @@ class DrainRate:
     """The fragment size that fits the link.
 
     A connection begins with the smallest: a link that dies often still moves whole
-    fragments, and a fast one is at full size after 2 MB.
+    fragments, and a fast one is at full size after 9 MB.
 
     What the socket takes at once says little: after a pause it takes as much as it may
     hold, whatever the link. Only many fragments of it in the time of one mean that the
@@ -114,7 +114,7 @@ class DrainRate:
     def taken(self, size: int, seconds: float) -> None:
         """Take note that the socket was full, and took `size` bytes in `seconds`."""
         fitting = int(size / max(seconds, 1e-6) * FRAGMENT_SECONDS)
-        wanted = (3 * self.fragment + fitting) // 4
+        wanted = min((3 * self.fragment + fitting) // 4, 2 * self.fragment)
         self.fragment = max(MIN_FRAGMENT, min(wanted, MAX_FRAGMENT))
         self._at_once = 0
 

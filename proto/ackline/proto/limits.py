@@ -69,12 +69,12 @@ MIN_PAYLOAD: Final = 8_192
 #: link of 1 MB/s is already held for a second by one frame.
 MAX_PAYLOAD: Final = 2**20
 
-#: Eight fragments of 32 KiB would cost eight headers and wake-ups; above 256 KiB
-#: throughput no longer grows, but a token stream waits longer.
-DEFAULT_MAX_PAYLOAD: Final = 262_144
+#: What the fastest links need: a fragment costs each side some 20 us of Python, which
+#: at 256 KiB was a fifth of an upload. Slower links get smaller ones (SPEC.md §21).
+DEFAULT_MAX_PAYLOAD: Final = MAX_PAYLOAD
 
-#: Body of the largest event: with the count and one entry it fills the default payload.
-MAX_EVENT: Final = DEFAULT_MAX_PAYLOAD - 8
+#: Body of the largest event: with the count and one entry it makes 256 KiB.
+MAX_EVENT: Final = 2**18 - 8
 
 #: Below this the header and the record of a chunk would cost more than its bytes.
 MIN_CHUNK_SIZE: Final = 1_024

@@ -181,7 +181,8 @@ class StreamError(Struct, frozen=True):
 class ChunkReceived(Struct, frozen=True):
     """A chunk is whole; answer with `chunk_stored()` or `chunk_refused()`.
 
-    `data` are its bytes from `offset` on; `length` and `crc` are of the whole chunk.
+    `data` are its bytes from `offset` on, or nothing if they were written as they came
+    (`ChunkReceiver.write`); `length` and `crc` are of the whole chunk.
     """
 
     stream: Stream

@@ -341,6 +341,8 @@ class UploadHandler(Handler):
             if (chunk := upload.chunk(index)) is not None
         }
         receiver.restore(known)
+        if upload.in_memory:
+            receiver.write = self._write_part
 
     def _tell_lost(self) -> None:
         assert self.upload is not None
@@ -368,7 +370,7 @@ class UploadHandler(Handler):
                 notice.crc,
                 epoch=self.epoch,
                 length=notice.length,
-                offset=notice.offset,
+                offset=notice.length - len(notice.data),
             )
         except ChecksumConflict:
             self.stream.conflict(notice.index)
@@ -390,6 +392,29 @@ class UploadHandler(Handler):
                 time.perf_counter() - begun
             )
             self._maybe_commit()
+
+    def _write_part(self, index: int, offset: int, data: memoryview) -> bool:
+        """Write a part of a chunk where no device is to be waited for."""
+        upload = self.upload
+        assert upload is not None
+        try:
+            upload.write_part(index, offset, data, epoch=self.epoch)
+        except (Fenced, Ended):
+            pass  # `store()` will hear of it too
+        except StorageFull as error:
+            return self._give_up(index, error, Code.INSUFFICIENT_STORAGE)
+        except (StoreError, ValueError) as error:
+            self._store_soon(self._look_again(), "look again")
+            return self._give_up(index, error, Code.STORAGE_FAILED)
+        return True
+
+    async def _look_again(self) -> None:
+        await self.fail_if_lost()
+
+    def _give_up(self, index: int, error: Exception, code: Code) -> bool:
+        log.warning("%s: chunk %d: %s", self.label, index, error)
+        self.receiver.give_up_open(code=code, retry_after=RETRY_SECONDS)
+        return False
 
     async def _store_failed(self, notice: ChunkReceived, error: StoreError) -> None:
         """Find out what the disk still has before anything else is promised."""

@@ -262,16 +262,29 @@ async def test_a_folder_in_memory_is_written_without_threads_or_allocation(
         assert files.calls["allocate"] == 0
         writers.clear()
         files.calls.clear()
-        await put_all(upload, data)
-        assert files.calls["pwritev"] == 6  # in pieces: others have their turn
+        assert upload.in_memory
+        for index in range(2):
+            chunk = memoryview(data)[index * size :][:size]
+            for at in range(0, size, 2**19):
+                upload.write_part(index, at, chunk[at : at + 2**19], epoch=1)
+            assert upload.position == index  # written, and not yet promised
+            await upload.store(
+                index, b"", crc32c(chunk), epoch=1, length=size, offset=size
+            )
+        assert files.calls["pwritev"] == 10
         assert writers == {threading.main_thread()}
+        upload.write_part(1, 0, b"other", epoch=1)  # changes nothing, as seen below
+        with pytest.raises(ValueError, match="outside"):
+            upload.write_part(2, size, b"other", epoch=1)
+        with pytest.raises(Fenced):
+            upload.write_part(2, 0, b"other", epoch=0)
         files.fail["pwritev"] = errno.ENOSPC
         other = await storage.chunks.create(parameters(name="other"))
         with pytest.raises(StorageFull):
-            await put(other, 0, data[:CHUNK])
+            other.write_part(0, 0, data[:CHUNK], epoch=1)
         await upload.commit(len(data), epoch=1, outcome=outcome, crc=crc32c(data))
         with pytest.raises(Ended):
-            await put(upload, 0, data[:size])
+            upload.write_part(0, 0, data[:CHUNK], epoch=1)
     assert file_of(tmp_path, upload).read_bytes() == data
 
 

@@ -30,9 +30,6 @@ __all__ = ["ChunkFile", "Shared"]
 #: Bytes of a write that is worth a call to drop what was written before.
 _LARGE = 2**20
 
-#: Bytes written at once in the event loop: half a millisecond.
-_PIECE = 2**20
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
@@ -126,16 +123,23 @@ class ChunkFile:
             StoreFailed: Writing failed.
         """
         handle = self._handle
-        if not self._shared.in_memory:
-            await handle.run(self._write, handle.fd, data, offset)
-            return
-        # No device to wait for, so no thread: that costs wake-ups and GIL switches.
-        view = memoryview(data).cast("B")
-        for at in range(0, len(view), _PIECE):
-            if at:
-                await asyncio.sleep(0)
-            part = view[at : at + _PIECE]
-            handle.call(self._write, handle.fd, part, offset + at)
+        await handle.run(self._write, handle.fd, data, offset)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether writing waits for no device, so that `write_now` may be used."""
+        return self._shared.in_memory
+
+    def write_now(self, data: Buffer, offset: int) -> None:
+        """Write all of the data here and now, which spares the way to a thread.
+
+        Raises:
+            ValueError: The file is closed.
+            StorageFull: There is no space; some of the data may have been written.
+            StoreFailed: Writing failed.
+        """
+        handle = self._handle
+        handle.call(self._write, handle.fd, data, offset)
 
     async def sync(self) -> None:
         """Make everything written so far durable, the file's name included.

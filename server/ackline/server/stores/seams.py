@@ -206,6 +206,15 @@ class Upload(Protocol):
         """Write a part of an incomplete chunk, to free the memory."""
         ...
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether writing waits for no device, so that `write_part` may be used."""
+        ...
+
+    def write_part(self, index: int, offset: int, data: Buffer, *, epoch: int) -> None:
+        """Do what `park` does, here and now."""
+        ...
+
     async def takeover(self) -> int:
         """Fence all older epochs, wait for what they began, return the new epoch."""
         ...

@@ -156,20 +156,34 @@ def put_chunk(
     index: int,
     length: int,
     crc: int,
-    now: float,
+    touched: float | None,
 ) -> None:
     """Record a chunk of an open upload.
+
+    Args:
+        connection: The database.
+        upload_id: Of the upload.
+        index: Of the chunk.
+        length: Bytes.
+        crc: CRC-32C.
+        touched: When the upload was last used, or None to leave what is recorded: that
+            is another page to write.
 
     Raises:
         Ended: An outcome was recorded meanwhile.
         NotFound: The upload was forgotten meanwhile.
     """
-    serial = _open_serial(connection, upload_id)
-    connection.execute("UPDATE uploads SET touched = ? WHERE serial = ?", (now, serial))
-    connection.execute(
-        "INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?)",
-        (serial, index, length, crc),
+    inserted = connection.execute(
+        "INSERT OR REPLACE INTO chunks SELECT serial, ?, ?, ? FROM uploads"
+        " WHERE upload_id = ? AND outcome IS NULL",
+        (index, length, crc, upload_id),
     )
+    if not inserted.rowcount:
+        _open_serial(connection, upload_id)  # raises
+    if touched is not None:
+        connection.execute(
+            "UPDATE uploads SET touched = ? WHERE upload_id = ?", (touched, upload_id)
+        )
 
 
 def chunk_rows(

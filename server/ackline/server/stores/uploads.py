@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FileUpload"]
 
+#: How exactly it is recorded when an upload was last used: it expires after hours.
+TOUCH_SECONDS = 1.0
+
 
 class FileUpload:
     """An open upload in a file and in the database.
@@ -66,6 +69,7 @@ class FileUpload:
         self._file = file
         self._chunks = ChunkMap(of.chunk_size, of.total_size)
         self._failure: StoreFailed | None = None
+        self._touched = record.touched
         self._activity = Activity()
         # Held by whoever ends, takes over or recovers the upload.
         self._turning = asyncio.Lock()
@@ -171,14 +175,28 @@ class FileUpload:
             StorageFull: There is no space.
             StoreFailed: Writing failed.
         """
-        self._admit(epoch)
-        end = offset + memoryview(data).nbytes
-        if offset < 0 or end > self._record.parameters.chunk_size:
-            raise ValueError(f"bytes {offset} to {end} are outside chunk {index}")
-        if index in self._chunks or index in self._activity:
-            raise ValueError(f"chunk {index} is stored; a part would overwrite it")
+        self._admit_part(index, offset, data, epoch=epoch)
         with self._activity.writing(index):
             await self._write(index, offset, data)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether writing waits for no device, so that `write_part` may be used."""
+        return self._file.in_memory
+
+    def write_part(self, index: int, offset: int, data: Buffer, *, epoch: int) -> None:
+        """Do what `park` does, here and now; nothing if the chunk is stored already.
+
+        `store` then tells whether it is the same, or a conflict.
+
+        Raises:
+            ValueError, Fenced, Ended, StorageFull, StoreFailed: As `park`.
+        """
+        self._admit(epoch)
+        if index in self._chunks:
+            return
+        self._admit_part(index, offset, data, epoch=epoch)
+        self._file.write_now(data, self._at(index, offset))
 
     async def takeover(self) -> int:
         """Fence all older epochs, wait for what they began, return the new epoch.
@@ -311,21 +329,36 @@ class FileUpload:
         if self._failure is not None:
             raise StoreFailed(self._failure.what, self._failure.cause)
 
+    def _admit_part(self, index: int, offset: int, data: Buffer, *, epoch: int) -> None:
+        self._admit(epoch)
+        end = offset + memoryview(data).nbytes
+        if offset < 0 or end > self._record.parameters.chunk_size:
+            raise ValueError(f"bytes {offset} to {end} are outside chunk {index}")
+        if index in self._chunks or index in self._activity:
+            raise ValueError(f"chunk {index} is stored; a part would overwrite it")
+
+    def _at(self, index: int, offset: int) -> int:
+        return index * self._record.parameters.chunk_size + offset
+
     async def _store(
         self, index: int, offset: int, data: Buffer, length: int, crc: int
     ) -> None:
-        await self._write(index, offset, data)
+        if offset < length:
+            await self._write(index, offset, data)
         await self._promise(index, length, crc)
         self._chunks.add(index, length, crc)
         self._shared.space.consume(self._record.upload_id, length)
 
     async def _write(self, index: int, offset: int, data: Buffer) -> None:
-        at = index * self._record.parameters.chunk_size + offset
-        await self._file.write(data, at)
+        await self._file.write(data, self._at(index, offset))
 
     async def _promise(self, index: int, length: int, crc: int) -> None:
         """Return when bytes and record of a chunk are as durable as agreed."""
         synced = self._record.parameters.durability >= Durability.SYNCED
+        now = self._shared.clock()
+        touches = now - self._touched >= TOUCH_SECONDS
+        if touches:
+            self._touched = now
         record = self._shared.records.run(
             partial(
                 rows.put_chunk,
@@ -333,7 +366,7 @@ class FileUpload:
                 index=index,
                 length=length,
                 crc=crc,
-                now=self._shared.clock(),
+                touched=now if touches else None,
             ),
             synced=synced,
         )
