@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code
 from ackline.server import outcomes
+from ackline.server.retention import expire_objects
 from ackline.server.stores.errors import StoreError
 from ackline.server.uploads import UploadHandler
 
@@ -33,6 +34,7 @@ async def clean(service: Service) -> None:
     steps: tuple[tuple[str, Callable[[], Awaitable[object]]], ...] = (
         ("sessions", service.sessions.expire),
         ("uploads", lambda: _uploads(service)),
+        ("objects", lambda: expire_objects(service)),
         ("runs", service.runs.expire),
         ("logs", service.logs.trim),
     )

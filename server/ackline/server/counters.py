@@ -61,6 +61,7 @@ class Counters:
         self.replayed: Counter[Use] = Counter()
         self.gaps: Counter[str] = Counter()
         self.position_lost = 0
+        self.objects_expired: Counter[str] = Counter()
         self.ack_latency = {use: Histogram(SECONDS) for use in Use}
         self.fsync = Histogram(SECONDS)
         self.fsync_batch = Histogram(BATCHES)

@@ -53,7 +53,7 @@ def collect(service: Service) -> list[Metric]:
         *_streams(service),
         *_frames(service),
         *_times(service),
-        *_sinks(service),
+        *_objects(service),
     ]
 
 
@@ -192,7 +192,7 @@ def _times(service: Service) -> Iterable[Metric]:
     )
 
 
-def _sinks(service: Service) -> Iterable[Metric]:
+def _objects(service: Service) -> Iterable[Metric]:
     deliveries = service.deliveries
     states: dict[tuple[str, ...], float] = {}
     calls: dict[tuple[str, ...], float] = {}
@@ -204,6 +204,13 @@ def _sinks(service: Service) -> Iterable[Metric]:
         states[name, "called"] = worker.running
         calls[name, "taken"] = worker.taken
         calls[name, "failed"] = worker.failed
+    expired = service.counters.objects_expired
+    yield _counter(
+        "objects_expired",
+        "Deleted by retention.",
+        {(reason,): expired[reason] for reason in ("age", "size")},
+        "reason",
+    )
     yield _gauge("sink_objects", "To be taken by sinks.", states, "sink", "state")
     yield _counter("sink_calls", "Calls of sinks.", calls, "sink", "result")
 

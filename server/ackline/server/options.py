@@ -29,6 +29,7 @@ from ackline.proto.limits import (
 )
 from ackline.proto.messages import Limits
 from ackline.server.addresses import Address
+from ackline.server.retention import parse_rules
 from ackline.server.sources import WITHOUT_CONSUMER
 
 if TYPE_CHECKING:
@@ -125,6 +126,9 @@ class Options:
         max_commands: how many commands of `exec` run at once; each has a process.
         command_grace: how long a command that is stopped may take to end: from SIGTERM
             to SIGKILL.
+        object_retention: how long committed objects are kept, by the pattern of their
+            names: `tmp/*=max-age=7d,max-size=10GiB`. The first that fits counts, and
+            what none fits is kept. Looked at every `cleanup_interval`.
         disk_reserve: bytes of the disk that uploads and logs leave free, so that their
             end can still be recorded.
         log_segment_bytes: retention deletes whole files of this size.
@@ -241,6 +245,12 @@ class Options:
     command_grace: float = _option(
         5.0, "seconds from SIGTERM to SIGKILL for commands", high=3600
     )
+    object_retention: tuple[tuple[str, str], ...] = _option(
+        (),
+        "what is kept of objects, such as 'tmp/*=max-age=7d,max-size=10GiB';"
+        " repeatable, the first that fits counts",
+        pair="PATTERN=LIMITS",
+    )
     disk_reserve: int = _option(64 * 2**20, "bytes of the disk left free")
     log_segment_bytes: int = _option(
         64 * 2**20, "size of a log's files", low=2**16, high=2**40
@@ -272,6 +282,10 @@ class Options:
                     f"{value} is not between {meta['low']:.15g} and"
                     f" {meta['high']:.15g}",
                 )
+        try:
+            parse_rules(self.object_retention)
+        except ValueError as error:
+            raise OptionError("object_retention", str(error)) from None
         if self.tls_key is not None and self.tls_cert is None:
             raise OptionError("tls_key", "a key is of no use without tls_cert")
         for name in ("window_bytes", "receive_budget", "send_budget"):

@@ -24,10 +24,14 @@ from ackline.server.stores.threads import uninterrupted
 from ackline.server.stores.uploads import FileUpload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path
 
-    from ackline.server.stores.entities import ObjectRecord, UploadParameters
+    from ackline.server.stores.entities import (
+        KeptObject,
+        ObjectRecord,
+        UploadParameters,
+    )
     from ackline.server.stores.handles import Disk
     from ackline.server.stores.records import Records
     from ackline.server.stores.space import Space
@@ -237,6 +241,24 @@ class FileChunks:
         return await self._shared.records.run(
             partial(object_rows.every_version, prefix=prefix, after=after, limit=limit)
         )
+
+    async def kept(self, *, before: tuple[float, str], limit: int) -> list[KeptObject]:
+        """Return what was committed before (time, id), the newest first."""
+        return await self._shared.records.run(
+            partial(object_rows.kept_objects, before=before, limit=limit), synced=False
+        )
+
+    async def discard(self, object_ids: Sequence[str]) -> int:
+        """Delete objects by their ids; return how many there were.
+
+        Raises:
+            StoreFailed: The records could not be changed.
+        """
+        removed = await self._shared.records.run(
+            partial(object_rows.discard_objects, object_ids=object_ids)
+        )
+        await self._unlink(removed)
+        return len(removed)
 
     async def chunk_crcs(self, object_id: str) -> list[int]:
         """Return the CRC-32C of each chunk of an object.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Append",
     "Delivery",
+    "KeptObject",
     "LogRecord",
     "ObjectRecord",
     "PublisherState",
@@ -143,6 +144,16 @@ class ObjectRecord:
     def generation(self) -> int:
         """The u64 that another object of this name does not share (SPEC.md §1)."""
         return _generation(self.object_id)
+
+
+class KeptObject(NamedTuple):
+    """What decides how long an object is kept; see `ObjectRecord`."""
+
+    object_id: str
+    name: str
+    size: int
+    created: float
+    waiting_sinks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,17 +8,20 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any
 
-from ackline.server.stores.entities import ObjectRecord
+from ackline.server.stores.entities import KeptObject, ObjectRecord
 from ackline.server.stores.errors import NotFound
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
 
 __all__ = [
     "add_object",
     "chunk_crcs",
     "delete_objects",
+    "discard_objects",
     "every_version",
+    "kept_objects",
     "newest_objects",
     "object_by_id",
     "object_by_name",
@@ -95,6 +98,21 @@ def every_version(
     return [_object(row) for row in rows]
 
 
+def kept_objects(
+    connection: sqlite3.Connection, before: tuple[float, str], limit: int
+) -> list[KeptObject]:
+    """Return what was committed before (time, id), the newest first."""
+    rows = connection.execute(
+        "SELECT object_id, name, size, created,"
+        " (SELECT count(*) FROM deliveries"
+        "  WHERE deliveries.object_id = objects.object_id)"
+        " FROM objects WHERE (created, object_id) < (?, ?)"
+        " ORDER BY created DESC, object_id DESC LIMIT ?",
+        (*before, limit),
+    )
+    return [KeptObject(*row) for row in rows]
+
+
 def chunk_crcs(connection: sqlite3.Connection, object_id: str) -> list[int]:
     """Return the CRCs of an object's chunks in order.
 
@@ -153,6 +171,19 @@ def delete_objects(
     if not rows:
         raise NotFound("object", name)
     return [row[0] for row in rows]
+
+
+def discard_objects(
+    connection: sqlite3.Connection, object_ids: Sequence[str]
+) -> list[str]:
+    """Remove objects by their ids, and return those that were there."""
+    return [
+        object_id
+        for object_id in object_ids
+        if connection.execute(
+            "DELETE FROM objects WHERE object_id = ?", (object_id,)
+        ).rowcount
+    ]
 
 
 def _object(row: Any) -> ObjectRecord:

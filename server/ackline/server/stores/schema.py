@@ -87,6 +87,7 @@ _TABLES = (
         UNIQUE (name, version)
     ) STRICT
     """,
+    "CREATE INDEX objects_by_age ON objects (created, object_id)",
     # What sinks have still to take. attempts: calls begun. next_try: unix seconds.
     """
     CREATE TABLE deliveries (

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from ackline.server.stores.delivery_seam import DeliveryStore
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from ackline.proto.proofs import ProofSum
     from ackline.server.stores.entities import (
         Append,
-        Delivery,
+        KeptObject,
         LogRecord,
         ObjectRecord,
         PublisherState,
@@ -325,6 +327,14 @@ class ChunkStore(Protocol):
         """Return all versions by (name, version), from the one after `after`."""
         ...
 
+    async def kept(self, *, before: tuple[float, str], limit: int) -> list[KeptObject]:
+        """Return what was committed before (time, id), the newest first."""
+        ...
+
+    async def discard(self, object_ids: Sequence[str]) -> int:
+        """Delete objects by their ids; return how many there were."""
+        ...
+
     async def chunk_crcs(self, object_id: str) -> list[int]:
         """Return the CRC-32C of each chunk of an object."""
         ...
@@ -335,37 +345,6 @@ class ChunkStore(Protocol):
 
     async def delete(self, name: str, version: int | None = None) -> int:
         """Delete a version of a name, or all; return how many there were."""
-        ...
-
-
-class DeliveryStore(Protocol):
-    """Which committed object is still to be taken by which sink.
-
-    A commit adds deliveries; deleting an object deletes its own.
-    """
-
-    async def due(self, sink: str, limit: int) -> list[Delivery]:
-        """Return what a sink is to be called with next, by the time of that."""
-        ...
-
-    async def of_object(self, object_id: str) -> list[Delivery]:
-        """Return the deliveries of an object that are not done, by sink."""
-        ...
-
-    async def counts(self) -> dict[str, int]:
-        """Return how many objects wait for each sink that any waits for."""
-        ...
-
-    async def begin(self, delivery: Delivery, next_try: float) -> None:
-        """Count a call before it is made, and when to try again without an end."""
-        ...
-
-    async def fail(self, delivery: Delivery, error: str, next_try: float) -> None:
-        """Record why a call failed, and when to try again."""
-        ...
-
-    async def finish(self, delivery: Delivery) -> None:
-        """Record that the sink took the object."""
         ...
 
 
