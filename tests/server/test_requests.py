@@ -29,6 +29,7 @@ from tests.server.peer import LIMITS, Peer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from pathlib import Path
 
     from msgspec import Struct
 
@@ -83,6 +84,42 @@ async def test_everything_else_is_listed_too(start: Start) -> None:
         assert await listed(peer, "sources/") == ["sources/one"]
         assert await listed(peer, "uploads/") == [up.stream.resource]
         assert await listed(peer, "runs/") == [run.stream.resource]
+
+
+async def test_a_damaged_log_is_listed_with_the_others(
+    start: Start, tmp_path: Path
+) -> None:
+    async with start() as serving, Peer(serving.port) as peer:
+        for name in ("bad", "good"):
+            await peer.publish(name, [b"x"]).ended()
+    for path in (tmp_path / "data").glob("logs/*/*"):
+        path.write_bytes(path.read_bytes()[:-1])
+        break
+    async with start() as serving, Peer(serving.port) as peer:
+        page = await peer.request(FrameType.LIST, List("logs/"))
+        assert isinstance(page, Listed)
+        assert sorted(entry.state for entry in page.entries) == ["FAILED", "STREAMING"]
+        (damaged,) = [entry for entry in page.entries if entry.state == "FAILED"]
+        assert "it lacks events 0 to 0" in str(damaged.facts["error"])
+        reader = peer.subscribe(damaged.resource)
+        assert (await reader.refused()).message.code == Code.POSITION_LOST
+        assert isinstance(
+            await peer.request(FrameType.DELETE, Delete(damaged.resource)), Done
+        )
+
+
+async def test_the_log_of_a_durable_run_is_no_log_of_its_own(start: Start) -> None:
+    server = Server()
+
+    @server.source("one", durable=True)
+    async def one() -> AsyncGenerator[bytes]:
+        yield b"x"
+
+    async with start(server) as serving, Peer(serving.port) as peer:
+        await peer.subscribe("sources/one").ended()
+        await peer.publish("a", [b"x"]).ended()
+        assert await listed(peer, "logs/") == ["logs/a"]
+        assert await listed(peer, "logs/", limit=1) == ["logs/a"]
 
 
 async def test_status_of_everything(start: Start) -> None:

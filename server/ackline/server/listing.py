@@ -8,22 +8,26 @@ from msgspec.structs import replace
 
 from ackline.proto.errors import Code
 from ackline.proto.limits import MAX_ENTRIES
-from ackline.proto.messages import Entry, Listed, encode
+from ackline.proto.messages import Entry, Listed, Value, encode
 from ackline.server import outcomes
 from ackline.server.refusals import Refusal
+from ackline.server.stores.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from ackline.proto.messages import List, Value
+    from ackline.proto.messages import List
     from ackline.server.run import Run
     from ackline.server.service import Service
-    from ackline.server.stores.entities import ObjectRecord, RunRecord
+    from ackline.server.stores.entities import LogRecord, ObjectRecord, RunRecord
 
 __all__ = ["list_resources"]
 
 ROOM = 16
 """Bytes of a LISTED besides its entries and `after`."""
+
+LAST_OF_RUNS = " \U0010ffff"
+"""Sorts after the names of the logs of durable runs (`runlog`), before all others."""
 
 
 async def list_resources(service: Service, message: List, room: int) -> Listed:
@@ -98,19 +102,25 @@ def _object(each: ObjectRecord) -> Entry:
 
 
 async def _logs(service: Service, prefix: str, after: str, limit: int) -> list[Entry]:
-    entries: list[Entry] = []
-    for record in await service.logs.logs(prefix, after=after, limit=limit):
+    # Those of durable runs are listed as runs.
+    after = max(after, LAST_OF_RUNS)
+    return [
+        await _log(service, record)
+        for record in await service.logs.logs(prefix, after=after, limit=limit)
+    ]
+
+
+async def _log(service: Service, record: LogRecord) -> Entry:
+    state = "STREAMING" if record.sealed is None else "COMPLETED"
+    size, facts = 0, dict[str, Value]()
+    try:
         source = await service.logs.open(record.name, create=False)
-        entries.append(
-            Entry(
-                f"logs/{record.name}",
-                "STREAMING" if record.sealed is None else "COMPLETED",
-                source.size,
-                record.created,
-                {"first": source.first_id, "next": source.next_id},
-            )
-        )
-    return entries
+    except StoreError as error:  # damaged: the others are listed all the same
+        state, facts["error"] = "FAILED", str(error)
+    else:
+        size = source.size
+        facts |= {"first": source.first_id, "next": source.next_id}
+    return Entry(f"logs/{record.name}", state, size, record.created, facts)
 
 
 async def _sources(

@@ -11,11 +11,12 @@ import pytest
 
 from ackline.proto.frames import FrameType
 from ackline.proto.messages import Configure, Seal
-from ackline.server import Server
+from ackline.server import Event, Server
 from tests.server.conftest import options_for
 from tests.server.peer import Peer
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
 LINES = [os.urandom(3000) for _ in range(100)]
@@ -42,6 +43,22 @@ async def fill(port: int) -> None:
         await peer.request(FrameType.SEAL, Seal("logs/sealed"))
         reader = peer.subscribe("logs/log")
         await reader.events(50)
+        await peer.subscribe("sources/durable").ended()
+
+
+def make_server() -> Server:
+    server = Server()
+
+    @server.source("durable", durable=True, kinds=("x",))
+    async def durable() -> AsyncGenerator[Event]:
+        for number in range(5):
+            yield Event(str(number), kind="x")
+
+    @server.sink("named")
+    async def broken(_obj: object) -> None:
+        raise ValueError("no")
+
+    return server
 
 
 def make_folder(folder: Path) -> Path:
@@ -49,7 +66,7 @@ def make_folder(folder: Path) -> Path:
 
     async def made() -> None:
         options = options_for(folder, log_segment_bytes=2**16)
-        async with Server().serve(options) as serving:
+        async with make_server().serve(options) as serving:
             await fill(serving.port)
 
     asyncio.run(made())

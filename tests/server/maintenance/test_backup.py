@@ -13,12 +13,11 @@ import pytest
 
 from ackline.proto.frames import FrameType
 from ackline.proto.messages import Delete, List, Listed, OutcomeKind
-from ackline.server import Server
 from ackline.server.maintenance.backup import MovingTarget, backup
 from ackline.server.maintenance.reading import RECORDS, reading
 from ackline.server.stores.files import Files
 from tests.server.conftest import options_for
-from tests.server.maintenance.conftest import LINES, fill
+from tests.server.maintenance.conftest import LINES, fill, make_server
 from tests.server.maintenance.test_check import checked, segments, told
 from tests.server.peer import Peer
 
@@ -43,7 +42,7 @@ def copied(data: Path, target: Path, files: Files | None = None) -> Path:
 
 @asynccontextmanager
 async def serving(folder: Path) -> AsyncGenerator[Serving]:
-    async with Server().serve(options_for(folder, log_segment_bytes=2**16)) as it:
+    async with make_server().serve(options_for(folder, log_segment_bytes=2**16)) as it:
         yield it
 
 

@@ -82,8 +82,8 @@ def test_a_folder_that_is_well(data: Path) -> None:
     report = check(data, Files(), read.append)
     assert (told(report), report.leftovers) == ("", [])
     counts = report.counts
-    assert (counts["objects"], counts["uploads"], counts["logs"]) == (4, 1, 3)
-    assert counts["events"] == 115
+    assert (counts["objects"], counts["uploads"], counts["logs"]) == (4, 1, 4)
+    assert counts["events"] == 120
     assert 0.9 < sum(read) / stored_bytes(data) <= 1.01
     after = {p: p.stat().st_mtime_ns for p in data.rglob("*") if p.name != "lock"}
     assert after == before

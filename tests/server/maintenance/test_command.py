@@ -42,7 +42,7 @@ def test_a_check_says_what_it_looked_at(data: Path, run: Run) -> None:
     code, out, err = run("check", "--data-dir", data)
     assert (code, err) == (0, "")
     assert "4 objects" in out
-    assert "115 events" in out
+    assert "120 events" in out
     assert out.endswith("nothing is damaged\n")
 
 

@@ -132,7 +132,7 @@ def _leave_tail(
 def _check_end(log: _Log, next_id: int, report: Report) -> None:
     """Check that the log goes as far as it is known to have gone."""
     wanted, why = log.synced_to, "were stored"
-    if log.sealed is not None:
+    if log.sealed is not None and not _of_run(log):
         position = outcomes.load(log.sealed).position
         if position > wanted:
             wanted, why = position, "were there when it was sealed"
@@ -152,5 +152,12 @@ def _label(log: _Log) -> str:
     return f"logs/{log.log_id} ({log.name!r})"
 
 
+def _of_run(log: _Log) -> bool:
+    """Tell whether it is of a durable run: no client could give it its name."""
+    return log.name.startswith(" ")
+
+
 def _remedy(log: _Log) -> str:
+    if _of_run(log):
+        return RESTORE
     return f"{RESTORE}, or delete the log: ackline delete 'logs/{log.name}'"
