@@ -277,6 +277,29 @@ async def test_an_unchanged_file_that_was_committed_is_found_there(
             await client.upload(tmp_path / "file", name)
 
 
+@pytest.mark.parametrize("size", [0, 10, 2 * MIB])
+async def test_a_file_that_is_there_is_found_without_remembering_it(
+    server: ServerProcess, tmp_path: Path, name: str, size: int
+) -> None:
+    """From another machine, and where it was too small for a state of its own."""
+    make(tmp_path / "file", size)
+    async with connect(server.url) as client:
+        first = await client.upload(tmp_path / "file", name, metadata={"n": 1})
+        for state in (None, tmp_path / "empty", False):
+            again = await client.upload(
+                tmp_path / "file", name, metadata={"n": 1}, state=state
+            )
+            assert again.object_id == first.object_id
+            assert (again.digest, again.chunks_sent) == (first.digest, 0)
+        with pytest.raises(Refused, match="already_exists"):  # other metadata
+            await client.upload(tmp_path / "file", name, state=False)
+        with pytest.raises(Refused, match="already_exists"):  # a key of its own
+            await client.upload(tmp_path / "file", name, metadata={"n": 1}, key="mine")
+        (tmp_path / "file").write_bytes(b"x" * (size + 1))
+        with pytest.raises(Refused, match="already_exists"):
+            await client.upload(tmp_path / "file", name, metadata={"n": 1})
+
+
 @pytest.mark.parametrize("algorithm", ["crc32c", "sha256"])
 async def test_a_changed_prefix_is_found_before_anything_is_sent_on(
     server: ServerProcess, name: str, algorithm: str

@@ -102,7 +102,9 @@ async def test_status_tells_of_each_version(start: Start) -> None:
 async def test_metadata_fits_whatever_carries_it(start: Start) -> None:
     """SPEC.md §6."""
     small = structs.replace(LIMITS, max_payload=MIN_PAYLOAD)
-    fits = {"text": "x" * (MAX_METADATA - len(b"\x81\xa4text\xda__"))}
+    fits: dict[str, object] = {
+        "text": "x" * (MAX_METADATA - len(b"\x81\xa4text\xda__"))
+    }
     async with start() as serving, Peer(serving.port, limits=small) as peer:
         outcome = await peer.upload("a" * 255, b"x", parameters=fits).ended()
         assert outcome.object is not None

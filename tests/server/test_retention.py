@@ -27,7 +27,7 @@ async def names(peer: Peer) -> list[str]:
     page = await peer.request(FrameType.LIST, List("objects/", versions=True))
     assert isinstance(page, Listed)
     return [
-        f"{entry.resource.removeprefix('objects/')} {entry.facts['version']}"
+        f"{entry.resource.removeprefix('objects/')} {entry.facts['version']!r}"
         for entry in page.entries
     ]
 

@@ -15,6 +15,7 @@ from ackline.client.memory import LoadMemory
 from ackline.client.operations import Operations
 from ackline.client.options import DEFAULT_CHUNK_SIZE, ClientOptions
 from ackline.client.parallel import ParallelFetch, checked_parallel, in_parts
+from ackline.client.present import present
 from ackline.client.publishers import Publisher
 from ackline.client.sources import make_source
 from ackline.client.state import open_state
@@ -126,7 +127,8 @@ class Client(Operations):
         A file given by its path is found again by path, size and time of change when
         this is called again, after a crash too, and continues from what the server has.
         One that was committed, and is still the current object of that name, is not
-        sent again: its result is returned, with `chunks_sent` 0.
+        sent again: its result is returned, with `chunks_sent` 0. So is that of one that
+        would be refused for its name, if an object with its bytes and metadata has it.
 
         Args:
             source: a path; bytes; a binary file, from its position on; or an iterator
@@ -169,10 +171,22 @@ class Client(Operations):
             threads=self._threads,
             on_progress=on_progress,
         )
-        entry = None
-        if isinstance(source, (str, os.PathLike)) and key is None:
-            entry = self._upload_state(state, Path(source), parameters)
-        return await upload.run(entry)
+        if not isinstance(source, (str, os.PathLike)) or key is not None:
+            return await upload.run(None)
+        path = Path(source)
+        try:
+            return await upload.run(self._upload_state(state, path, parameters))
+        except (Refused, StreamFailed) as refusal:
+            found = await present(
+                refusal,
+                path,
+                parameters,
+                requests=self._supervisor.requests,
+                threads=self._threads,
+            )
+            if found is None:
+                raise
+            return found
 
     async def fetch(
         self,

@@ -80,7 +80,7 @@ class UploadResult:
 
     Attributes:
         object_id: of the object.
-        upload_id: of this upload, for the server's log.
+        upload_id: of this upload, for the server's log; "" if it was there before.
         name, version, size: of the object; size in bytes.
         crc: CRC-32C of all bytes.
         digest: algorithm and digest, `crc32c:e3069283`.

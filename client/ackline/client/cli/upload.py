@@ -93,8 +93,10 @@ class Command(BaseCommand):
             on_progress=self.display.show,
         )
         again = f", resumed {result.resumes}x" if result.resumes else ""
+        sent = result.chunks_sent or result.resumes or not result.size
+        done = "uploaded" if sent else "is there already:"
         self.result(
-            f"uploaded {result.name}: {bytes_text(result.size)}, {result.digest},"
+            f"{done} {result.name}: {bytes_text(result.size)}, {result.digest},"
             f" object {result.object_id}{again}",
             **asdict(result),
         )
