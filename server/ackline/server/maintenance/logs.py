@@ -126,7 +126,8 @@ def _leave_tail(
     else:
         repair = partial(files.unlink, segment.path)
     size = segment.size - tail.offset
-    report.left(where, f"{tail.verdict.value} ({size:,} bytes)", repair)
+    what = tail.verdict.value if tail.offset else "a file that was being begun"
+    report.left(where, f"{what} ({size:,} bytes)", repair)
 
 
 def _check_end(log: _Log, next_id: int, report: Report) -> None:
