@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ackline.server.follow.LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("ackline.server.follow.SWITCH_SECONDS", 0.1)
+    monkeypatch.setattr("ackline.server.rotation.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("ackline.server.rotation.SWITCH_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ async def test_a_consumer_that_waits_misses_no_rotation(
 async def test_too_many_rotations_behind_is_a_failure(
     start: Starter, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ackline.server.follow.MAX_OPEN_FILES", 2)
+    monkeypatch.setattr("ackline.server.rotation.MAX_OPEN_FILES", 2)
     monkeypatch.setattr("ackline.server.follow.READ_SIZE", 1000)
     append(log, ("x" * 100 + "\n") * 200)
     async with following(start, log, run_buffer_bytes=1024) as subscribe:

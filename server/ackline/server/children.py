@@ -32,7 +32,14 @@ MAX_WAITING = 2**16
 where they stop it. As much as a pipe holds."""
 
 LOOK_SECONDS = 0.05
-"""How often a process group is looked at: that costs microseconds."""
+"""How often a process group is looked at that is about to end."""
+
+SOON_SECONDS = 0.0005
+"""How soon first, where it ends most likely now; then twice that, and so on."""
+
+IDLE_SECONDS = 0.5
+"""How often others are: mostly it is their pipes that tell of their end, and each look
+wakes the server, for a tenth of a millisecond."""
 
 LAST_SECONDS = 1.0
 """How long a pipe is read once nobody of the group is there to write: what left the
@@ -231,7 +238,7 @@ class _Child:
         """Take note that nothing more comes through a pipe."""
         self._pipes.remove(pipe)
         if not self._pipes and not self._unread:
-            self._pause = 0.0005  # it ends now, most likely
+            self._pause = SOON_SECONDS
             self._look()
         self._wake()
 
@@ -270,12 +277,14 @@ class _Child:
             self._gone.set_result(None)
             self._timer = self._loop.call_later(LAST_SECONDS, self._read_no_more)
             return
-        self._pause = min(2 * self._pause, LOOK_SECONDS)
+        idle = self.status is None and self._pipes and not self._stopping
+        self._pause = IDLE_SECONDS if idle else min(2 * self._pause, LOOK_SECONDS)
         self._timer = self._loop.call_later(self._pause, self._look)
 
     def _end_by(self, when: float) -> None:
         self._term_at = min(self._term_at, when)
         self._kill_at = min(self._kill_at, when + self._grace)
+        self._pause = SOON_SECONDS
 
     def _signal(self, number: int) -> bool:
         """Send a signal to the group, and return whether there is one.
