@@ -440,6 +440,19 @@ def test_too_many_streams_refuses_the_stream_only() -> None:
     assert not pair.s.closing
 
 
+def test_streams_that_have_ended_make_room_for_others() -> None:
+    """SPEC.md §6: clients that release nothing can go on, at a bounded price."""
+    pair = Pair(MemoryServer(server_limits=limits(max_streams=2)))
+    for number in range(5):
+        stream = pair.client.upload(b"data", key=f"k{number}")
+        pair.run()
+        assert pair.client.outcomes[stream.id].outcome is OutcomeKind.COMPLETED
+        assert len(pair.s.streams) <= 2
+    live = [pair.client.upload(b"data", key=f"l{n}") for n in range(3)]
+    pair.run()
+    assert pair.client.refusals == {live[2].id: Code.TOO_MANY_STREAMS}
+
+
 def test_an_outcome_to_a_request_carries_its_id() -> None:
     pair = Pair()
     pair.run()

@@ -114,6 +114,18 @@ async def test_more_streams_than_allowed_are_refused(start: Start) -> None:
         await peer.upload("more", b"x").ended()
 
 
+async def test_streams_that_have_ended_are_not_open(start: Start) -> None:
+    async with start(max_streams=2) as serving, Peer(serving.port) as peer:
+        live = peer.upload("live", b"x" * 100_000, end=False)
+        await live.opened()
+        for number in range(4):
+            await peer.upload(f"n{number}", b"x", key=f"k{number}").ended()
+        assert live.outcome is None
+        # Only the stream is forgotten, not what it was about.
+        again = peer.upload("n0", b"x", key="k0")
+        assert (await again.opened()).message.standing.outcome is not None
+
+
 async def test_drain_stores_what_is_on_its_way_and_takes_nothing_new(
     start: Start,
 ) -> None:

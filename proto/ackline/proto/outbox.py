@@ -97,6 +97,10 @@ class Outbox:
         """Write an OUTCOME, after the ACK that belongs to it."""
         self._outcomes[stream] = None
 
+    def tells(self, stream: Stream) -> bool:
+        """Return whether an OUTCOME of the stream waits to be written."""
+        return stream in self._outcomes
+
     def due(self) -> float:
         """Return when ACKs that wait are to be written; infinity if none does."""
         return self._soon_at if self._soon else inf

@@ -55,7 +55,7 @@ from ackline.proto.notices import (
 from ackline.proto.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from msgspec import Struct
 
@@ -127,6 +127,7 @@ class ServerConnection(Connection):
     __slots__ = (
         "_answering",
         "_choked",
+        "_ended",
         "_requests",
         "_resume",
         "_wants_resume",
@@ -163,6 +164,7 @@ class ServerConnection(Connection):
         self.max_chunks = max_chunks
         # An empty dict takes 64 bytes, an empty set 216.
         self._requests: dict[int, None] = {}
+        self._ended: dict[Stream, None] = {}
         self._answering = False
         self._choked = False
         self._resume: list[ResumeStream] = []
@@ -240,6 +242,8 @@ class ServerConnection(Connection):
     ) -> None:
         """Answer OPEN; the stream's half, resource and generation are set."""
         stream.opened = True
+        if stream.outcome is not None:
+            self._ended[stream] = None
         self.send(
             FrameType.OPENED,
             Opened(
@@ -273,6 +277,24 @@ class ServerConnection(Connection):
         stream.released = True
         self.forget(stream)
         stream.close()
+
+    def adopt(self, streams: Iterable[Stream]) -> None:
+        """Carry these streams from now on."""
+        for stream in streams:
+            super().adopt([stream])
+            if stream.outcome is not None:
+                self._ended[stream] = None
+
+    def forget(self, stream: Stream) -> None:
+        """Carry a stream no more: frames for it are discarded."""
+        super().forget(stream)
+        self._ended.pop(stream, None)
+
+    def outcome_due(self, stream: Stream) -> None:
+        """Send the outcome of a stream."""
+        super().outcome_due(stream)
+        if stream.id in self.streams:
+            self._ended[stream] = None
 
     def still_stopping(self, stream: Stream, outcome: Outcome) -> None:
         """Say that user code takes its time."""
@@ -411,7 +433,7 @@ class ServerConnection(Connection):
                 f"stream id {stream_id} is not above {self.highest_id}",
             )
         stream = Stream(stream_id, message, notify=self.notify)
-        if len(self.streams) >= self.limits.max_streams:
+        if len(self.streams) >= self.limits.max_streams and not self._make_room():
             self.highest_id = stream_id
             self.error(
                 Code.TOO_MANY_STREAMS,
@@ -486,6 +508,18 @@ class ServerConnection(Connection):
         if not stream.cancelling:
             stream.cancelling = True
             self.notify(CancelReceived(stream, message))
+
+    def _make_room(self) -> bool:
+        """Release the oldest stream that has ended, whose client did not (SPEC.md §6).
+
+        Return whether there was one: a live one is never given up.
+        """
+        ended = next(iter(self._ended), None)
+        if ended is None or self._outbox.tells(ended):
+            return False
+        self.drop(ended)
+        self.notify(ReleaseReceived(ended))
+        return True
 
     def _release(
         self, _flags: int, stream_id: int, _sequence: int, _payload: memoryview
