@@ -7,19 +7,20 @@ import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from ackline.client import Client, Event, connect
+from ackline.client import Client, Event, Outcome, connect, merged
 from bench.latency import Latencies, due_body
 from bench.peer import Job, Measured, check
 
 if TYPE_CHECKING:
     from ackline.client import Subscription
+    from ackline.client.merging import Merged
     from bench.specs import Fanout, Many
 
 __all__ = ["fanout", "many"]
 
 
 async def many(spec: Many, job: Job) -> Measured:
-    """Consume each stream with a task of its own, as a program with many users does."""
+    """Consume all streams in one loop, as the other peers' clients do."""
     latencies, events = Latencies(), int(spec.seconds * spec.rate)
     source = "pushed" if spec.producers == "one" else "each"
     async with AsyncExitStack() as stack:
@@ -38,12 +39,10 @@ async def many(spec: Many, job: Job) -> Measured:
             )
             streams.append(await stack.enter_async_context(subscription))
         with job.clock:
-            await asyncio.gather(
-                *(_consume(stream, latencies, 0, events) for stream in streams)
-            )
-        for stream in streams:
-            async for event in stream:
-                check(False, f"event {event.id} is one too many")
+            consumed = await _consume_all(streams, latencies, events)
+        async for _, item in consumed:
+            completed = isinstance(item, Outcome) and item.outcome.name == "COMPLETED"
+            check(completed, f"{item} is one too many")
     check(len(latencies.seconds) == events * spec.streams, "events are missing")
     return Measured(
         units=events * spec.streams,
@@ -82,6 +81,24 @@ async def fanout(spec: Fanout, job: Job) -> Measured:
         checked="id and order at every subscriber",
         latency=latencies.summary(),
     )
+
+
+async def _consume_all(
+    streams: list[Subscription], latencies: Latencies, events: int
+) -> Merged:
+    take, left = latencies.take, len(streams) * events
+    expected = dict.fromkeys(streams, 0)
+    consumed = merged(streams)
+    async for stream, event in consumed:
+        assert isinstance(event, Event)
+        take(event.data)
+        check(event.id == expected[stream], f"event {expected[stream]} is missing")
+        expected[stream] += 1
+        left -= 1
+        if not left:
+            return consumed
+    check(False, f"{left} events are missing")
+    return consumed
 
 
 async def _consume(

@@ -65,7 +65,7 @@ def to_server(pair: Pair, kind: FrameType, payload: bytes, **header: int) -> Non
 
 def test_small_frames_of_many_streams_are_not_held_back_for_each_other() -> None:
     pair = Pair()
-    for number in range(PARTS_AT_ONCE):
+    for number in range(2 * PARTS_AT_ONCE):
         buffer = EventBuffer(generation=5, max_events=99, max_bytes=10**6, keep=True)
         pair.server.logs[f"sources/{number}"] = buffer
         pair.client.subscribe(f"sources/{number}")

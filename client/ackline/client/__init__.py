@@ -13,6 +13,7 @@ from ackline.client.client import Client
 from ackline.client.connecting import connect
 from ackline.client.connection_states import ConnectionPhase, ConnectionState
 from ackline.client.fetches import FetchResult
+from ackline.client.merging import merged
 from ackline.client.options import ClientOptions
 from ackline.client.progress import Progress
 from ackline.client.publishers import Publisher
@@ -62,4 +63,5 @@ __all__ = [
     "UsageError",
     "client_context",
     "connect",
+    "merged",
 ]

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from ackline.client.signals import Signal
 from ackline.proto.chunk_sender import ChunkSender
 from ackline.proto.errors import (
     AcklineError,
@@ -65,7 +66,7 @@ class Handle(ABC):
         self.outcome: Outcome | None = None
         self.failure: AcklineError | None = None
         self.resumes = 0
-        self.changed = asyncio.Event()
+        self.changed = Signal()
         self._tries = 0
         self._mark: object = None
 
@@ -117,7 +118,8 @@ class Handle(ABC):
 
     async def wait(self) -> None:
         """Wait until something has changed since the last call."""
-        await self.changed.wait()
+        if not self.changed.is_set():
+            await self.changed.future()
         self.changed.clear()
 
     async def stop(self, scope: Scope = Scope.STREAM, text: str = "") -> Outcome:

@@ -30,7 +30,7 @@ from ackline.proto.messages import (
 from ackline.proto.notices import BatchReceived, StoredMoved
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
     from types import TracebackType
 
     from ackline.client.supervisor import Supervisor
@@ -127,6 +127,7 @@ class Subscription(Handle):
         self._iterator: Iterator[Event | Gap] = iter(())
         self._acked = 0
         self._ended = False
+        self.told: Callable[[Subscription], None] | None = None
         from_source = str(parameters.resource).startswith("sources/")
         # A key of our own: an OPEN that is repeated must not start the work twice.
         own_key = secrets.token_hex(16) if from_source else ""
@@ -134,6 +135,7 @@ class Subscription(Handle):
         # Its own, beside `receive_memory`: with 64 MiB for all, the 257th would get no
         # event until another one ends.
         self._first_window = 0
+        self._half: EventReceiver | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -174,8 +176,18 @@ class Subscription(Handle):
             StreamFailed, StreamCancelled: that is how it ended.
             AcklineError: the client has ended.
         """
-        if not length_hint(self._iterator) and not await self._next_batch():
-            return None
+        if self.told is not None:
+            raise UsageError("a subscription that is merged is consumed there")
+        changed = self.changed
+        while not length_hint(self._iterator) and not self.turn():
+            if self.over():
+                assert self.outcome is not None
+                raise_for(self.outcome)
+                return None
+            # `wait()` in line: lone events come here once each.
+            if not changed.is_set():
+                await changed.future()
+            changed.clear()
         return self._iterator
 
     def ack(self, event_id: int) -> None:
@@ -219,6 +231,48 @@ class Subscription(Handle):
         stream had already. Iterating raises StreamCancelled from then on.
         """
         return await self.stop(Scope.WORK if work else Scope.STREAM, text)
+
+    # For `merged()`
+
+    def tell(self, listener: Callable[[Subscription], None] | None) -> None:
+        """Have `listener` called when there is something to take, or None to end it."""
+        self.told = listener
+
+    @property
+    def events(self) -> Iterator[Event | Gap]:
+        """Those of the batch that `turn()` took, each once."""
+        return self._iterator
+
+    def turn(self) -> bool:
+        """Report what was delivered, and take the next batch if there is one."""
+        receiver = self._half or self._receiver
+        if self._batch is not None:
+            self._report()
+        batch = receiver.take()
+        if batch is None:
+            return False
+        self._batch = batch
+        self._events = batch.events(receiver.kinds)
+        self._iterator = iter(self._events)
+        return True
+
+    def over(self) -> bool:
+        """Acknowledge the end once all before it is kept; return whether it is over.
+
+        Raises:
+            AcklineError: it is, and has no outcome.
+        """
+        if self.outcome is None:
+            self.check()
+            receiver = self._receiver
+            if (
+                not self._ended
+                and receiver.end_number is not None
+                and receiver.complete
+            ):
+                self._ended = True
+                receiver.end_stored()
+        return self.outcome is not None
 
     @property
     def waiting(self) -> bool:
@@ -277,7 +331,7 @@ class Subscription(Handle):
         if not self._first_window:
             self._first_window = FIRST_WINDOW_BYTES
             self._budget.widen(FIRST_WINDOW_BYTES)
-        stream.receiver = EventReceiver(
+        self._half = stream.receiver = EventReceiver(
             stream,
             budget=self._budget,
             durability=Durability.MEMORY,
@@ -306,11 +360,22 @@ class Subscription(Handle):
         find nothing, once for each batch.
         """
         if isinstance(notice, BatchReceived):
-            self.changed.set()
+            if self.told is None:
+                self.changed.set()
+            else:
+                self.told(self)
         elif isinstance(notice, StoredMoved):
             self._moved()
         else:
             super().take(notice)
+            if self.told is not None:
+                self.told(self)
+
+    def fail(self, failure: AcklineError) -> None:
+        """End everything that waits."""
+        super().fail(failure)
+        if self.told is not None:
+            self.told(self)
 
     def happened(self, notice: Notice) -> None:
         """The end has come: the consumer is woken for it."""
@@ -319,55 +384,21 @@ class Subscription(Handle):
 
     @property
     def _receiver(self) -> EventReceiver:
-        receiver = self.stream.receiver if self.stream is not None else None
-        if not isinstance(receiver, EventReceiver):
+        if self._half is None:
             raise UsageError("enter the subscription first: async with … as events")
-        return receiver
-
-    async def _next_batch(self) -> bool:
-        """Report the batch before and take the next; return False at the end."""
-        receiver = self._receiver
-        self._report()
-        while (batch := receiver.take()) is None:
-            if receiver.end_number is not None or self.outcome is not None:
-                if await self._finish():
-                    return False
-                continue
-            self.check()
-            await self.wait()
-        self._batch = batch
-        self._events = batch.events(receiver.kinds)
-        self._iterator = iter(self._events)
-        return True
+        return self._half
 
     def _report(self) -> None:
         """Tell the core how far the consumer is."""
-        batch = self._batch
-        if batch is None:
+        batch, receiver = self._batch, self._half
+        if batch is None or receiver is None:
             return
-        receiver, position = self._receiver, self.position
-        size = len(batch.payload)
-        if position < batch.next_id:  # left in the middle: this is the last report
-            size = 0
+        left = length_hint(self._iterator)
+        if left:  # left in the middle: this is the last report
+            position, size = self._events[-left].id, 0
         else:
+            position, size = batch.first_id + batch.count, len(batch.payload)
             self._batch, self._events = None, []
         receiver.consumed_to(position, size, stored=self._parameters.auto_ack)
-        self._moved()
-
-    async def _finish(self) -> bool:
-        """Acknowledge the end once all before it is kept; raise if it was bad."""
-        receiver = self._receiver
-        if self.outcome is None:
-            self.check()
-            if not receiver.complete:
-                await self.wait()
-                return False
-            if not self._ended:
-                self._ended = True
-                receiver.end_stored()
-            if self.outcome is None:
-                await self.wait()
-                return False
-        assert self.outcome is not None
-        raise_for(self.outcome)
-        return True
+        if self._mark != receiver.position:
+            self._moved()

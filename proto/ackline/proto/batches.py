@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from itertools import accumulate, islice
+from struct import Struct as Layout
 from struct import pack, unpack_from
 from typing import TYPE_CHECKING, Final
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFINITION_KIND",
     "GAP_KIND",
+    "LONE_BODY_AT",
     "Batch",
     "Event",
     "Gap",
@@ -58,11 +60,18 @@ __all__ = [
     "kind_definition",
     "merge",
     "parse_batch",
+    "parse_lone",
 ]
 
 #: Bytes of the count, and of each entry.
 _WORD: Final = 4
 _LENGTH_MASK: Final = 0xFFFFFF
+
+_LONE_HEAD: Final = Layout(">2I")
+_TOO_LARGE: Final = f"an event has at most {MAX_EVENT} bytes; send it as a file"
+
+#: Where the body begins in a batch of one event.
+LONE_BODY_AT: Final = 8
 
 #: How a batch of one event of kind 0 begins: the count, and the kind.
 _ONE_PLAIN: Final = b"\0\0\0\1\0"
@@ -122,7 +131,7 @@ class Batch(Struct, frozen=True, gc=False):
             return self._special_events(kinds, start_id)
         payload = self.payload
         if self.entries == 1 and not payload[_WORD] and start_id is None:
-            return [Event(self.first_id, "", payload[2 * _WORD :])]
+            return [Event(self.first_id, "", payload[LONE_BODY_AT:])]
         words = _words(self.payload, self.entries)
         first, at = self.first_id, self._bodies_at
         if start_id is not None and start_id > first:
@@ -424,8 +433,9 @@ def encode_event(first_id: int, body: bytes) -> Batch:
     Raises:
         UsageError: The event is too large.
     """
-    payload = pack(">2I", 1, len(body)) + body
-    _check_sizes((body,), payload)
+    if len(body) > MAX_EVENT:
+        raise UsageError(_TOO_LARGE)
+    payload = _LONE_HEAD.pack(1, len(body)) + body
     return Batch(first_id, 1, 1, payload, crc32c(payload), False)
 
 
@@ -509,8 +519,9 @@ def parse_batch(
     """
     size = len(payload)
     crc = crc32c(payload) if crc is None else crc
-    if not special and first_id < LAST_ID and _is_one_plain(payload):
-        return Batch(first_id, 1, 1, payload, crc, False)
+    lone = None if special else parse_lone(first_id, payload, crc)
+    if lone is not None:
+        return lone
     entries = int.from_bytes(payload[:_WORD], "big")
     bodies_at = _WORD + entries * _WORD
     if size < _WORD or not entries or bodies_at > size:
@@ -533,12 +544,22 @@ def parse_batch(
     return Batch(first_id, covered, entries, payload, crc, special)
 
 
-def _is_one_plain(payload: bytes) -> bool:
-    """Tell whether this is one event of kind 0: a token, known in half the time."""
-    return (
+def parse_lone(first_id: int, payload: bytes, crc: int) -> Batch | None:
+    """Return the batch if it is one event of kind 0: a token, known in half the time.
+
+    Args:
+        first_id: The frame's sequence number.
+        payload: Of a frame without the flag SPECIAL.
+        crc: Of the payload.
+    """
+    if (
         payload[:5] == _ONE_PLAIN
-        and int.from_bytes(payload[5:8], "big") == len(payload) - 2 * _WORD <= MAX_EVENT
-    )
+        and int.from_bytes(payload[5:8], "big") == len(payload) - LONE_BODY_AT
+        and len(payload) - LONE_BODY_AT <= MAX_EVENT
+        and first_id < LAST_ID
+    ):
+        return Batch(first_id, 1, 1, payload, crc, False)
+    return None
 
 
 def _bad(text: str) -> ProtocolViolation:
@@ -578,7 +599,7 @@ def _check_sizes(bodies: Sequence[bytes], payload: bytes) -> None:
     if len(payload) > MAX_EVENT + 2 * _WORD and any(
         len(body) > MAX_EVENT for body in bodies
     ):
-        raise UsageError(f"an event has at most {MAX_EVENT} bytes; send it as a file")
+        raise UsageError(_TOO_LARGE)
 
 
 def _covered(payload: bytes, words: Sequence[int], bodies_at: int) -> int:

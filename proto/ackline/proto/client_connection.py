@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from ackline.proto.chunk_receiver import ChunkReceiver
 from ackline.proto.client_session import LOST_PUBLISHER
-from ackline.proto.connection import Connection, Phase
+from ackline.proto.connection import COMMON_HANDLERS, Connection, Phase
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.event_receiver import EventReceiver
 from ackline.proto.frames import MORE, FrameType
@@ -411,14 +411,25 @@ class ClientConnection(Connection):
     def _request_error(self, request_id: int, message: Error) -> None:
         self.notify(ReplyReceived(request_id, message))
 
-    handlers: ClassVar[Mapping[FrameType, FrameHandler]] = {
-        **Connection.COMMON_HANDLERS,
-        FrameType.WELCOME: _welcome,
-        FrameType.RESUMED: _resumed_received,
-        FrameType.REDIRECT: _redirect,
-        FrameType.OPENED: _opened,
-        FrameType.OUTCOME: _outcome,
-        FrameType.LISTED: _reply_of(Listed),
-        FrameType.STATUS_REPORT: _reply_of(StatusReport),
-        FrameType.DONE: _reply_of(Done),
-    }
+    @property
+    def handlers(self) -> Mapping[FrameType, FrameHandler]:
+        """Of the control frames that a client gets."""
+        return HANDLERS
+
+    @staticmethod
+    def client_handlers() -> dict[FrameType, FrameHandler]:
+        """Return the handlers of all frames that a client gets."""
+        return {
+            **COMMON_HANDLERS,
+            FrameType.WELCOME: ClientConnection._welcome,
+            FrameType.RESUMED: ClientConnection._resumed_received,
+            FrameType.REDIRECT: ClientConnection._redirect,
+            FrameType.OPENED: ClientConnection._opened,
+            FrameType.OUTCOME: ClientConnection._outcome,
+            FrameType.LISTED: _reply_of(Listed),
+            FrameType.STATUS_REPORT: _reply_of(StatusReport),
+            FrameType.DONE: _reply_of(Done),
+        }
+
+
+HANDLERS = ClientConnection.client_handlers()

@@ -18,7 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from ackline.proto.chunk_receiver import ChunkReceiver
 from ackline.proto.errors import Code, ProtocolViolation
@@ -71,11 +71,14 @@ if TYPE_CHECKING:
     #: Called with the connection, flags, stream id, sequence number and payload.
     FrameHandler: TypeAlias = Callable[..., None]
 
-__all__ = ["PARTS_AT_ONCE", "Connection", "Phase"]
+__all__ = ["COMMON_HANDLERS", "PARTS_AT_ONCE", "Connection", "Phase"]
 
-PARTS_AT_ONCE = 128
-"""Parts written at once, two a data frame: of 1,000 small frames the peer has the first
-while the last are made, instead of when they all are."""
+PARTS_AT_ONCE = 64
+"""Parts written at once, one a small data frame and two a large one: of 1,000 small
+frames the peer has the first while the last are made, instead of when they all are."""
+
+_EVENTS: Final = FrameType.EVENTS.value
+_CHUNK: Final = FrameType.CHUNK.value
 
 
 class Phase(Enum):
@@ -131,8 +134,6 @@ class Connection(ABC):
     )
 
     is_client: ClassVar[bool]
-    handlers: ClassVar[Mapping[FrameType, FrameHandler]]
-    """Of the control frames that this side may get."""
 
     def __init__(
         self,
@@ -177,6 +178,11 @@ class Connection(ABC):
         self._ping_number = 0
         self._awaited_pong = 0
 
+    @property
+    @abstractmethod
+    def handlers(self) -> Mapping[FrameType, FrameHandler]:
+        """Of the control frames that this side may get."""
+
     # Bytes in
 
     def buffer(self) -> memoryview:
@@ -212,10 +218,10 @@ class Connection(ABC):
         if self.phase is Phase.CLOSED:
             return
         self.stats.frames_received[kind] += 1
-        if kind == FrameType.CHUNK:
-            self._chunk(flags, fragment, stream_id, sequence, payload, crc, in_place)
-        elif kind == FrameType.EVENTS:
+        if kind == _EVENTS:
             self._events(flags, stream_id, sequence, payload, crc)
+        elif kind == _CHUNK:
+            self._chunk(flags, fragment, stream_id, sequence, payload, crc, in_place)
         else:
             self._control_frame(kind, flags, stream_id, sequence, payload)
 
@@ -223,7 +229,7 @@ class Connection(ABC):
         self, kind: int, fragment: int, stream_id: int, sequence: int, length: int
     ) -> memoryview | None:
         """Return where an incomplete body belongs."""
-        if kind == FrameType.CHUNK:
+        if kind == _CHUNK:
             stream = self.streams.get(stream_id)
             if (
                 stream is not None
@@ -264,8 +270,9 @@ class Connection(ABC):
                 frame = self._scheduler.next(limit)
                 if frame is None:
                     break
-                parts += frame
-                size += sum(map(len, frame))
+                for part in frame:
+                    parts.append(part)
+                    size += len(part)
             else:
                 self._output_asked = True
         return parts
@@ -549,7 +556,8 @@ class Connection(ABC):
     def _events(
         self, flags: int, stream_id: int, sequence: int, payload: memoryview, crc: int
     ) -> None:
-        self._data_allowed(FrameType.EVENTS)
+        if self.phase is not Phase.OPEN:
+            self._data_allowed(FrameType.EVENTS)
         stream = self._stream(stream_id)
         if stream is None or stream.ended or stream.cancelling:
             self.arrived(int.from_bytes(payload[:4], "big"), len(payload))
@@ -691,14 +699,21 @@ class Connection(ABC):
         if stream.sender is not None:
             self._held.pop(stream.sender, None)
 
-    COMMON_HANDLERS: ClassVar[Mapping[FrameType, FrameHandler]] = {
-        FrameType.END: _end,
-        FrameType.ACK: _ack,
-        FrameType.PAUSE: _pause,
-        FrameType.ERROR: _error,
-        FrameType.CREDIT: _credit,
-        FrameType.PING: _ping,
-        FrameType.PONG: _pong_received,
-        FrameType.GOAWAY: _go_away,
-    }
-    """One table for all connections: bound methods in each were 2 KiB of memory."""
+    @staticmethod
+    def common_handlers() -> dict[FrameType, FrameHandler]:
+        """Return the handlers of the frames that both sides get."""
+        return {
+            FrameType.END: Connection._end,
+            FrameType.ACK: Connection._ack,
+            FrameType.PAUSE: Connection._pause,
+            FrameType.ERROR: Connection._error,
+            FrameType.CREDIT: Connection._credit,
+            FrameType.PING: Connection._ping,
+            FrameType.PONG: Connection._pong_received,
+            FrameType.GOAWAY: Connection._go_away,
+        }
+
+
+COMMON_HANDLERS = Connection.common_handlers()
+"""Of the frames that both sides get; one table for all connections: bound methods in
+each were 2 KiB of memory."""

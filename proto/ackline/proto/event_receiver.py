@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ackline.proto.batches import Batch, parse_batch
+from ackline.proto.batches import LONE_BODY_AT, Batch, parse_batch, parse_lone
 from ackline.proto.entries import LeftOut
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.kinds import KindTable
 from ackline.proto.messages import Durability, Proof
 from ackline.proto.notices import BatchReceived
-from ackline.proto.proofs import ProofSum
+from ackline.proto.proofs import ProofSum, with_event
 from ackline.proto.receiver import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ackline.proto.messages import End
+    from ackline.proto.messages import Ack, End
     from ackline.proto.stream import Stream
     from ackline.proto.windows import Budget
 
@@ -83,13 +83,18 @@ class EventReceiver(Receiver):
         self._base = position
         self._sum = ProofSum()
         self._proven = True
+        self._news = BatchReceived(stream)
         self._window = FIRST_WINDOW_BYTES
         self._max_window = max(max_window, FIRST_WINDOW_BYTES)
         self._max_units = max_units or MAX_WINDOW_BYTES
         self.left_out = LeftOut()
-        self._covered_before = 0
+        self._covered_before: int = 0
         self._consumed_since = 0
-        self._told_units = 0
+        # Consumed, and given back to the window with the next ACK: it costs as much for
+        # many events as for one.
+        self._unsettled = 0
+        self._told = position
+        self._ack_waits = False
         self._unannounced: list[Batch] = []
         self._waiting_units = 0
 
@@ -147,8 +152,18 @@ class EventReceiver(Receiver):
         Raises:
             ProtocolViolation: it is malformed, out of place or beyond the window.
         """
-        batch = parse_batch(first, bytes(payload), special=special, crc=crc)
-        size = len(payload)
+        data = bytes(payload)
+        size = len(data)
+        if (
+            first == self.position
+            and not special
+            and self.ready
+            and self.end is None
+            and (lone := parse_lone(first, data, crc)) is not None
+        ):
+            self._accept_lone(lone, data, size)
+            return
+        batch = parse_batch(first, data, special=special, crc=crc)
         self._take_credit(batch.entries, size)
         known = len(self.kinds)
         batch.check_kinds(self.kinds)
@@ -190,6 +205,20 @@ class EventReceiver(Receiver):
             )
         return new
 
+    def _accept_lone(self, batch: Batch, data: bytes, size: int) -> None:
+        """Take one event that is the next one: what `_accept` does, for tokens."""
+        self._take_credit(1, size)
+        self._resync = False
+        self._pending += size
+        self._sum = with_event(self._sum, data, LONE_BODY_AT)
+        self.received_units += 1
+        self.position += 1
+        self._waiting_units += 1
+        self.stream.unit_moved()
+        self.batches.append(batch)
+        if len(self.batches) == 1:
+            self.stream.notify(self._news)
+
     def _accept(self, batch: Batch) -> None:
         if batch.next_id == batch.first_id:
             # Definitions, known by now: a slow consumer has no part in their credit.
@@ -216,7 +245,7 @@ class EventReceiver(Receiver):
     def _announce(self, batch: Batch) -> None:
         self.batches.append(batch)
         if len(self.batches) == 1:
-            self.stream.notice(BatchReceived(stream=self.stream))
+            self.stream.notify(self._news)
 
     # Consumer and store
 
@@ -237,20 +266,29 @@ class EventReceiver(Receiver):
             stored: whether it is kept too: as `stored_to()`, without its notice.
         """
         self.consumed = position
-        if stored:
-            self.stored = max(self.stored, position)
+        if stored and position > self.stored:
+            self.stored = position
         self._consumed_since += size
-        grown = self._consumed_since * 2 >= self._window
-        if grown:
+        self._unsettled += size
+        if self._consumed_since * 2 >= self._window:
             self._consumed_since = 0
             self._window = min(self._window * 2, self._max_window)
-        self._settle(size)
-        raised = self.grant.limit_units - self._told_units
-        if grown or raised * 2 >= self._window_units:
-            self._told_units = self.grant.limit_units
+            self._settle_consumed()
             self.stream.ack_due()
-        else:
-            self.stream.ack_soon()
+        elif (position - self._told) * 2 >= self._window_units or self.budget.waiting:
+            self._settle_consumed()
+            self.stream.ack_due()
+        elif not self._ack_waits:
+            self._ack_waits = self.stream.ack_soon()
+            if not self._ack_waits:  # nobody to tell
+                self._settle_consumed()
+
+    def ack(self) -> tuple[int, Ack, bool]:
+        """Return position, ACK and REWIND, with what was consumed given back."""
+        self._ack_waits = False
+        self._settle_consumed()
+        self._told = self.consumed
+        return super().ack()
 
     def stored_to(self, position: int, *, log_position: int = 0) -> None:
         """State that everything before `position` is kept."""
@@ -298,7 +336,17 @@ class EventReceiver(Receiver):
     def attach(self) -> None:
         """Begin an attachment."""
         super().attach()
-        self._told_units = self.grant.limit_units
+        self._told = self.consumed
+
+    def _settle_consumed(self) -> None:
+        size, self._unsettled = self._unsettled, 0
+        if size:
+            self._settle(size)
+
+    def _withdraw(self) -> None:
+        self._pending -= self._unsettled
+        self._unsettled, self._ack_waits = 0, False
+        super()._withdraw()
 
     @property
     def _window_units(self) -> int:

@@ -288,15 +288,23 @@ class EventBuffer:
 
     def next_batch(self, position: int) -> Batch | None:
         """Return events from `position` on, or None."""
-        if position >= self.next_id:
-            self.idle = True
-            return None
+        tail = self.tail
         if position >= self._sealed:
+            if position >= self._sealed + len(tail):
+                self.idle = True
+                return None
+            if len(tail) == 1 and not self._kinds and not self._definitions:
+                self.idle = True
+                return self._seal_lone()
             self._seal()
-        at = bisect_right(self._starts, position) - 1
-        if at < 0:
-            return None
-        batch = self._batches[at]
+        batches = self._batches
+        at = len(batches) - 1
+        # Nearly every reader is at the newest batch; the search is for the others.
+        if at < 0 or position < self._starts[at]:
+            at = bisect_right(self._starts, position) - 1
+            if at < 0:
+                return None
+        batch = batches[at]
         if at + 1 == len(self._batches):
             self.idle = True  # the reader need not ask in vain to be woken
         elif batch.first_id >= position and len(batch.payload) < SMALL_BATCH:
@@ -352,9 +360,7 @@ class EventBuffer:
         if not self.tail:
             return
         if len(self.tail) == 1 and not self._kinds and not self._definitions:
-            body = self.tail.pop()
-            self._counted = self._tail_bytes = 0
-            self._keep_batch(encode_event(self._sealed, body))
+            self._seal_lone()
             return
         self._count()
         if self._kinds:
@@ -373,6 +379,13 @@ class EventBuffer:
             self._keep_batch(encode_batch(self._sealed, bodies, kinds))
         else:
             self._seal_parts(bodies, kinds)
+
+    def _seal_lone(self) -> Batch:
+        """Seal the only event of the tail, of kind 0."""
+        batch = encode_event(self._sealed, self.tail.pop())
+        self._counted = self._tail_bytes = 0
+        self._keep_batch(batch)
+        return batch
 
     def _seal_parts(self, bodies: list[bytes], kinds: bytearray | None) -> None:
         """Seal more than one batch."""

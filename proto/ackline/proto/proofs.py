@@ -17,7 +17,7 @@ from ackline.proto.messages import Proof
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["ENTRY_SIZE", "NOTHING", "ProofSum"]
+__all__ = ["ENTRY_SIZE", "NOTHING", "ProofSum", "with_event"]
 
 #: Bytes of an entry in the column that `lengths_crc` covers (`SPEC.md §11`).
 ENTRY_SIZE: Final = 4
@@ -78,3 +78,18 @@ class ProofSum(Struct, frozen=True, gc=False):
 
 #: The sum over no units.
 NOTHING: Final = ProofSum()
+
+
+def with_event(sums: ProofSum, payload: bytes, body_at: int) -> ProofSum:
+    """Return the sum after a lone event too: `ProofSum.extended` in a third.
+
+    Args:
+        sums: Before it.
+        payload: Of its EVENTS, with one entry.
+        body_at: Where the body begins in it; the entry is before it.
+    """
+    return ProofSum(
+        sums.bytes + len(payload) - body_at,
+        crc32c(payload[body_at - ENTRY_SIZE : body_at], sums.lengths_crc),
+        crc32c(payload[body_at:], sums.bodies_crc),
+    )

@@ -184,10 +184,18 @@ class FrameReader:
                 self._begin_body(header, data[at:start], data[start:end])
                 return
             self._bulk = False
-            self._deliver(
-                header, data[at : at + CHECKED], data[start:stop], in_place=False
-            )
             at = stop
+            # `_deliver()` in line: many small frames come in one read.
+            _length, kind, flags, fragment, stream_id, sequence, crc = header
+            self.stream_id = stream_id
+            payload = data[start:stop]
+            payload_crc = crc32c(payload)
+            if crc32c(data[start - HEADER_SIZE : start - 4], payload_crc) != crc:
+                raise _bad_crc(kind, stream_id, sequence)
+            self.frames += 1
+            self._sink.frame_received(
+                kind, flags, fragment, stream_id, sequence, payload, payload_crc, False
+            )
         self._rest = bytes(data[at:end])
 
     def _begin_body(
@@ -233,12 +241,16 @@ class FrameReader:
         self.stream_id = stream_id
         payload_crc = crc32c(payload)
         if crc32c(checked, payload_crc) != crc:
-            raise ProtocolViolation(
-                Code.BAD_CRC,
-                f"the CRC of a frame of type 0x{kind:02x} on stream {stream_id} with"
-                f" sequence number {sequence} does not match its bytes",
-            )
+            raise _bad_crc(kind, stream_id, sequence)
         self.frames += 1
         self._sink.frame_received(
             kind, flags, fragment, stream_id, sequence, payload, payload_crc, in_place
         )
+
+
+def _bad_crc(kind: int, stream_id: int, sequence: int) -> ProtocolViolation:
+    return ProtocolViolation(
+        Code.BAD_CRC,
+        f"the CRC of a frame of type 0x{kind:02x} on stream {stream_id} with"
+        f" sequence number {sequence} does not match its bytes",
+    )

@@ -56,12 +56,12 @@ class Receiver(ABC):
         self.end_number: int | None = None
         self.ready = False
         self.duplicates = 0
-        self.received_units = 0
+        self.received_units: int = 0
         self.retry_after = 0.0
         self.retry_code = 0
         self.rewind_due = False
         self._promised = 0
-        self._pending = 0
+        self._pending: int = 0
         self._resync = False
         self._rewound = False
         self._end_came = False

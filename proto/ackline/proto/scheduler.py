@@ -82,6 +82,8 @@ class Scheduler:
             quantum: bytes: what a stream may send before the next one has its turn;
                 also the largest payload.
         """
+        if not self._queues and not self._lines:
+            return None
         for priority in self._priorities():
             while queue := self._queues.get(priority) or self._feed(priority):
                 parts = self._ask(queue, quantum)
@@ -93,7 +95,7 @@ class Scheduler:
         """Return who may be asked, the first one first."""
         if self._lines and self._credit:
             return sorted({*self._queues, *self._lines})
-        return sorted(self._queues)
+        return sorted(self._queues) if len(self._queues) > 1 else list(self._queues)
 
     def _feed(self, priority: int) -> deque[Writer] | None:
         """Queue the first who waits for credit, if there is some; return the queue."""
@@ -121,7 +123,8 @@ class Scheduler:
             if not queue:
                 del self._queues[writer.priority]
             return parts
-        writer.deficit -= sum(map(len, parts))
+        for part in parts:
+            writer.deficit -= len(part)
         if writer.deficit <= 0:
             queue.rotate(-1)
         return parts

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from ackline.proto.chunk_receiver import ChunkReceiver
-from ackline.proto.connection import Connection, Phase
+from ackline.proto.connection import COMMON_HANDLERS, Connection, Phase
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.event_receiver import EventReceiver
 from ackline.proto.frames import MORE, FrameType
@@ -554,20 +554,28 @@ class ServerConnection(Connection):
             Code.WRONG_STATE, f"ERROR for request {request_id}, servers make none"
         )
 
-    handlers: ClassVar[Mapping[FrameType, FrameHandler]] = {
-        **Connection.COMMON_HANDLERS,
-        FrameType.HELLO: _hello,
-        FrameType.RESUME: _resume_received,
-        FrameType.CONFIRM: _confirm,
-        FrameType.OPEN: _open,
-        FrameType.CANCEL: _cancel,
-        FrameType.RELEASE: _release,
-        FrameType.LIST: _request_of(List),
-        FrameType.STATUS: _request_of(Status),
-        FrameType.DELETE: _request_of(Delete),
-        FrameType.SEAL: _request_of(Seal),
-        FrameType.CONFIGURE: _request_of(Configure),
-    }
+    @property
+    def handlers(self) -> Mapping[FrameType, FrameHandler]:
+        """Of the control frames that a server gets."""
+        return HANDLERS
+
+    @staticmethod
+    def server_handlers() -> dict[FrameType, FrameHandler]:
+        """Return the handlers of all frames that a server gets."""
+        return {
+            **COMMON_HANDLERS,
+            FrameType.HELLO: ServerConnection._hello,
+            FrameType.RESUME: ServerConnection._resume_received,
+            FrameType.CONFIRM: ServerConnection._confirm,
+            FrameType.OPEN: ServerConnection._open,
+            FrameType.CANCEL: ServerConnection._cancel,
+            FrameType.RELEASE: ServerConnection._release,
+            FrameType.LIST: _request_of(List),
+            FrameType.STATUS: _request_of(Status),
+            FrameType.DELETE: _request_of(Delete),
+            FrameType.SEAL: _request_of(Seal),
+            FrameType.CONFIGURE: _request_of(Configure),
+        }
 
 
 def _portions(
@@ -592,3 +600,6 @@ _REPLIES = {
     "Done": FrameType.DONE,
     "Outcome": FrameType.OUTCOME,
 }
+
+
+HANDLERS = ServerConnection.server_handlers()

@@ -6,7 +6,7 @@ A stream outlives connections: `attached()` and `detached()` are called by them,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.lifecycle import Lifecycle, PauseReason
@@ -47,6 +47,7 @@ class Stream:
         context: whatever the layer above keeps with the stream.
     """
 
+    __deletable__: ClassVar = ["open"]  # for the compiler: see `answered()`
     __slots__ = (
         "cancel",
         "cancelling",
@@ -186,10 +187,12 @@ class Stream:
         if self._acknowledging and self.connection is not None:
             self.connection.ack_due(self)
 
-    def ack_soon(self) -> None:
-        """Have an ACK sent shortly, unless one is due before."""
-        if self._acknowledging and self.connection is not None:
-            self.connection.ack_soon(self)
+    def ack_soon(self) -> bool:
+        """Have an ACK sent shortly, unless one is due before; return whether it is."""
+        if not self._acknowledging or self.connection is None:
+            return False
+        self.connection.ack_soon(self)
+        return True
 
     def conflict(self, index: int) -> None:
         """Refuse a stored chunk that came with other bytes; nothing changes."""
