@@ -75,7 +75,7 @@ async def until_stored(url: str) -> None:
                 objects = [entry async for entry in client.list("objects/")]
                 if len(objects) > 2:
                     report = await client.status("logs/log")
-                    if int(report.facts["next"] or 0) > 200:  # type: ignore[arg-type]
+                    if int(report.facts["next"] or 0) > 200:
                         return
                 await asyncio.sleep(0.02)
 

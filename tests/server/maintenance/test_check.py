@@ -145,15 +145,12 @@ def test_a_wrong_byte_in_the_log_of_writes_is_found(tmp_path: Path) -> None:
     size = log.stat().st_size
     rng = random.Random(9)
     frame = 24 + 4096
-    for _ in range(20):
-        # Before the last frame: nobody can tell a torn last one from a wrong one.
-        at = rng.randrange(size - frame)
+    # Before the last frame: nobody can tell a torn last one from a wrong one.
+    for at in (*range(0, 32, 3), *(rng.randrange(size - frame) for _ in range(20))):
         flip(log, at)
         for shm in data.glob("*-shm"):
             shm.unlink()
-        report = checked(data)
-        unused = 4 <= at < 8 or 12 <= at < 16  # version and sequence, under a checksum
-        assert report.damage or unused, at
+        assert "cannot be read" in told(checked(data)), at
         flip(log, at)
 
 

@@ -24,6 +24,7 @@ __all__ = ["unreadable_commits"]
 _HEADER = struct.Struct(">8I")
 _FRAME = struct.Struct(">6I")
 _MAGIC = 0x377F0682
+_PAGE_SIZES = frozenset(2**bits for bits in range(9, 17))
 _WORDS = 0xFFFFFFFF
 
 
@@ -33,28 +34,29 @@ def unreadable_commits(path: Path) -> int:
     Raises:
         OSError: The file cannot be read.
     """
-    data = path.read_bytes()
-    if len(data) < _HEADER.size:
-        return 0
-    fields = _HEADER.unpack_from(data)
-    order = ">" if fields[0] == _MAGIC | 1 else "<"
-    header_ok = fields[0] | 1 == _MAGIC | 1 and fields[6:8] == _checksum(
-        (0, 0), data[:24], order
-    )
-    page_size = fields[2]
-    if not 512 <= page_size <= 65_536:
-        return 1
-    good, lost = header_ok, 0
-    before = fields[6:8]
-    for at in range(_HEADER.size, len(data) - 24 - page_size + 1, 24 + page_size):
-        frame = _FRAME.unpack_from(data, at)
-        page = data[at + 24 : at + 24 + page_size]
-        computed = _checksum(before, data[at : at + 8] + page, order)
-        whole = frame[2:4] == fields[4:6] and frame[4:6] == computed
-        good = good and whole
-        # An older log's frames, which have other salts, may follow.
-        lost += whole and not good and frame[1] > 0
-        before = frame[4:6]
+    with path.open("rb") as file:
+        header = file.read(_HEADER.size)
+        if len(header) < _HEADER.size:
+            return 0
+        magic, _, page_size, _, *salts, first, second = _HEADER.unpack(header)
+        order = ">" if magic & 1 else "<"
+        before: tuple[int, ...] = (first, second)
+        good = magic | 1 == _MAGIC | 1
+        good = good and before == _checksum((0, 0), header[:24], order)
+        if page_size not in _PAGE_SIZES:
+            return 1
+        lost = int(not good)  # with wrong salts, how many cannot be told
+        size = _FRAME.size + page_size
+        while len(frame := file.read(size)) == size:
+            _, commits, *its_salts, one, two = _FRAME.unpack_from(frame)
+            checked = frame[:8] + frame[_FRAME.size :]
+            # An older log's frames, which have other salts, may follow.
+            whole = its_salts == salts and (one, two) == _checksum(
+                before, checked, order
+            )
+            good = good and whole
+            lost += whole and not good and commits > 0
+            before = (one, two)
     return lost
 
 
