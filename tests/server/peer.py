@@ -450,6 +450,7 @@ class Peer:
         parameters: dict[str, object] | None = None,
         take: bool = True,
         window: int = 2**20,
+        units: int | None = None,
         deadline: float = 0.0,
         **detail: object,
     ) -> Work:
@@ -473,9 +474,10 @@ class Peer:
             durability=Durability.MEMORY,
             definitions=True,
             max_window=window,
+            max_units=units,
             lazy=True,
         )
-        receiver.grant.restart(window // 16, window)
+        receiver.grant.restart(units or window // 16, window)
         work.stream.receiver = receiver
         self.core.open(work.stream)
         return work

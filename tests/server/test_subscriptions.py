@@ -64,8 +64,6 @@ async def test_positions_that_do_not_exist_are_refused(start: Starter) -> None:
         assert (await beyond.refused()).message.code == Code.POSITION_BEYOND
         missing = peer.subscribe("logs/none")
         assert (await missing.refused()).message.code == Code.NOT_FOUND
-        policy = peer.subscribe("logs/log", policy="latest")
-        assert (await policy.refused()).message.code == Code.UNSUPPORTED
 
 
 async def test_a_log_is_read_on_after_a_restart(start: Starter) -> None:

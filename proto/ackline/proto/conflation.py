@@ -129,8 +129,6 @@ class ConflatedFeed:
         next_id = feed.next_id
         if position >= next_id:
             return feed.next_batch(position)
-        if self._told < len(feed.kinds):
-            return self._definition(position)
         first = feed.first_id
         if first <= position == self._announced:
             # The gap before it went alone, for it fits no frame with the gap. Another
@@ -144,6 +142,8 @@ class ConflatedFeed:
             if batch is None:
                 return None
             batch = batch.before(stop).without_definitions()
+        if self._told < len(feed.kinds):  # now that the feed has looked
+            return self._definition(position)
         if start == position:
             return batch
         self._announced = start if start < stop else -1

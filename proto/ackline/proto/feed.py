@@ -311,9 +311,8 @@ class EventBuffer:
             return self._merged(at)
         return batch.tail(position)
 
-    def peek(self, position: int) -> Batch | None:
-        """Return events from `position` on: all of them are in memory."""
-        return self.next_batch(position)
+    peek = next_batch
+    """What a reader may look at ahead of its position: all is in memory."""
 
     def sum_at(self, position: int) -> ProofSum | None:
         """Return the sums of all events before `position`, or None if trimmed."""

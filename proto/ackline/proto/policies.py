@@ -77,7 +77,7 @@ def parse_policy(name: str, value: Value = None, linger: float = 0.0) -> Policy:
     policy = parse(name, value, linger)
     if policy.interval and linger:
         raise _invalid("policy 'sample' has its own interval: leave out the linger")
-    return policy
+    return BLOCK if policy == BLOCK else policy  # most subscriptions share it
 
 
 def _plain(name: str, value: Value, linger: float) -> Policy:

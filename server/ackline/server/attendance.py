@@ -26,6 +26,16 @@ class Cursor(Protocol):
     away_since: float | None
 
     @property
+    def blocks(self) -> bool:
+        """Whether the run may be only so far ahead of it."""
+        ...
+
+    @property
+    def progress(self) -> str:
+        """Where it is, for people."""
+        ...
+
+    @property
     def stored_position(self) -> int:
         """Everything before it is not needed any more."""
         ...
@@ -64,6 +74,14 @@ class Attended(ABC):
         """Cursors, those that are away included."""
         return len(self._cursors)
 
+    @property
+    def progress(self) -> list[str]:
+        """Where the cursors are, for people."""
+        return [
+            each.progress + ("" if each.away_since is None else ", away")
+            for each in self._cursors
+        ]
+
     def attach(self, cursor: Cursor) -> None:
         """Take note that a cursor is on a connection."""
         cursor.away_since = None
@@ -90,8 +108,8 @@ class Attended(ABC):
     def needed_from(self, first: int, floor: int) -> int:
         """Return the id from which on somebody needs the events.
 
-        A cursor whose client is away longer than `hold`, or that reads what is older
-        than `first`, holds nothing back.
+        A cursor whose client is away longer than `hold`, that reads what is older than
+        `first`, or whose policy is not to block, holds nothing back.
 
         Args:
             first: the oldest id that can be held.
@@ -101,11 +119,14 @@ class Attended(ABC):
         positions = [
             position
             for cursor in self._cursors
-            if (cursor.away_since is None or cursor.away_since > late)
+            if cursor.blocks
+            and (cursor.away_since is None or cursor.away_since > late)
             and (position := cursor.stored_position) >= first
         ]
         if positions:
             return min(positions)
+        if any(not c.blocks and c.away_since is None for c in self._cursors):
+            return UNHELD
         alone = self._alone_since
         return floor if alone is None or alone > late else UNHELD
 

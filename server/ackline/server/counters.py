@@ -9,6 +9,9 @@ from bisect import bisect_left
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
+from ackline.proto.event_sender import EventSender
 from ackline.proto.messages import Use
 
 if TYPE_CHECKING:
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from ackline.proto.messages import OutcomeKind
     from ackline.proto.stream import Stream
 
-__all__ = ["BATCHES", "SECONDS", "Counters", "Histogram", "add_units"]
+__all__ = ["BATCHES", "SECONDS", "Counters", "Histogram", "add_gaps", "add_units"]
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Bounds for times: from a fast NVMe sync to a stalled disk."""
@@ -74,6 +77,7 @@ class Counters:
     def fold(self, stream: Stream) -> None:
         """Add what a stream did to the totals; it lives no longer."""
         add_units(stream, self.units, self.duplicates, self.replayed)
+        add_gaps(stream, self.gaps)
 
 
 def add_units(
@@ -90,3 +94,9 @@ def add_units(
     elif stream.sender is not None:
         units[use] += stream.sender.sent_units
         replayed[use] += stream.sender.replayed_units
+
+
+def add_gaps(stream: Stream, gaps: Counter[str]) -> None:
+    """Add what a subscription left out so far to totals by reason."""
+    if isinstance(stream.sender, EventSender):
+        gaps.update(structs.asdict(stream.sender.left_out))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from ackline.proto.errors import Code
 from ackline.proto.messages import (
     Durability,
-    OnTrimmed,
     Resumes,
     ResumeStream,
     Start,
@@ -36,6 +35,7 @@ class LogSubscription(Subscription):
     __slots__ = ("_feed", "_log")
 
     kinds = frozenset({"logs"})
+
     def __init__(self, service: Service, session: Session, stream: Stream) -> None:
         super().__init__(service, session, stream)
         self._log: Log | None = None
@@ -117,5 +117,5 @@ class LogSubscription(Subscription):
         stream.resource = intern(f"logs/{name}")
         stream.generation = source.record.generation
         stream.epoch = 1
-        self._feed = LogFeed(source, self, gaps=self.detail.on_trimmed == OnTrimmed.GAP)
+        self._feed = LogFeed(source, self, gaps=self.tells_gaps, defines=self.blocks)
         return source

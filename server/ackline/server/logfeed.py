@@ -69,10 +69,6 @@ class FeedReader(Protocol):
         """Take note of what makes going on impossible."""
         ...
 
-    def gapped(self, count: int) -> None:
-        """Take note of events told as a gap."""
-        ...
-
     def spawn(
         self, coroutine: Coroutine[Any, Any, None], what: str
     ) -> asyncio.Task[None]:
@@ -97,9 +93,11 @@ class LogFeed:
         source: the log.
         reader: told of what is not there.
         gaps: whether events that are not retained are told as a gap.
+        defines: whether kinds that are added later are told in batches of their own.
     """
 
     __slots__ = (
+        "_defines",
         "_gaps",
         "_known",
         "_loaded",
@@ -111,12 +109,15 @@ class LogFeed:
         "kinds",
     )
 
-    def __init__(self, source: Log, reader: FeedReader, *, gaps: bool) -> None:
+    def __init__(
+        self, source: Log, reader: FeedReader, *, gaps: bool, defines: bool = True
+    ) -> None:
         self.generation = source.record.generation
         self.kinds = _table(source.record.kinds)
         self._log = source
         self._reader = reader
         self._gaps = gaps
+        self._defines = defines
         self._loaded: Sequence[StoredBatch] = ()
         self._loading = False
         self._known: Mapping[int, ProofSum] = _NONE_KNOWN
@@ -150,7 +151,9 @@ class LogFeed:
         """Return events from `position` on, or None if there are none in memory."""
         source = self._log
         if len(source.record.kinds) > len(self.kinds):
-            return self._definitions(position)
+            if self._defines:
+                return self._definitions(position)
+            self.know_kinds()
         if position >= source.next_id:
             return None
         if position < source.first_id:
@@ -160,6 +163,20 @@ class LogFeed:
             batches = self._find_loaded(position)
         if not batches:
             self._load(position)
+            return None
+        return _joined(batches, position)
+
+    def peek(self, position: int) -> Batch | None:
+        """Return events from `position` on if they are in memory."""
+        source = self._log
+        if len(source.record.kinds) > len(self.kinds):
+            self.know_kinds()
+        if not source.first_id <= position < source.next_id:
+            return None
+        batches: Sequence[StoredBatch] | None = source.cached(position, BATCH_BYTES)
+        if batches is None:
+            batches = [b for b in self._loaded if b.next_id > position]
+        if not batches or batches[0].first_id > position:
             return None
         return _joined(batches, position)
 
@@ -244,7 +261,6 @@ class LogFeed:
     def _trimmed(self, position: int) -> Batch | None:
         first = self._log.first_id
         if self._gaps:
-            self._reader.gapped(first - position)
             return gap_batch(position, first)
         self._reader.feed_failed(
             PositionTrimmed(self._log.record.name, position=position, first_id=first)

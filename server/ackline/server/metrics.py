@@ -26,7 +26,7 @@ from ackline.proto.frames import FrameType
 from ackline.proto.lifecycle import State
 from ackline.proto.messages import GapReason, Use
 from ackline.server.addresses import listening
-from ackline.server.counters import add_units
+from ackline.server.counters import add_gaps, add_units
 from ackline.server.stores.errors import StoreError
 
 if TYPE_CHECKING:
@@ -88,11 +88,12 @@ def _streams(service: Service) -> Iterable[Metric]:
     counters = service.counters
     states: Counter[tuple[str, ...]] = Counter()
     units, duplicates = Counter(counters.units), Counter(counters.duplicates)
-    replayed = Counter(counters.replayed)
+    replayed, gaps = Counter(counters.replayed), Counter(counters.gaps)
     for session in service.sessions.all():
         for stream in session.streams.values():
             states[_name(stream.use), stream.lifecycle.state.value] += 1
             add_units(stream, units, duplicates, replayed)
+            add_gaps(stream, gaps)
     yield _gauge(
         "streams",
         "Streams of sessions in memory.",
@@ -128,7 +129,7 @@ def _streams(service: Service) -> Iterable[Metric]:
     yield _counter(
         "gaps",
         "Events left out.",
-        {(r.name.lower(),): counters.gaps[r.name.lower()] for r in GapReason},
+        {(r.name.lower(),): gaps[r.name.lower()] for r in GapReason},
         "reason",
     )
     yield _counter(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from ackline.proto.errors import Code
 from ackline.proto.messages import (
     Durability,
-    OnTrimmed,
     OutcomeKind,
     Resumes,
     SubscribeOpened,
@@ -91,6 +90,10 @@ class RunSubscription(Subscription):
             return
         start = self._start = self._begin_at(self._first_id, self.feed.next_id)
         self.target = f"{self.target} {start}"
+        if self.run is not None:
+            # Not only when OPENED is sent: what it begins with would be gone by then,
+            # if nobody else holds the producer back.
+            self.run.attach(self)
         await self._have(start, self._proof_positions(self.detail.proof, start))
 
     async def rebuild(self, record: StreamRecord) -> None:
@@ -183,18 +186,18 @@ class RunSubscription(Subscription):
         stream = self.stream
         stream.resource, stream.generation = f"runs/{run.run_id}", run.generation
         stream.epoch = 1
-        gaps = self.detail.on_trimmed == OnTrimmed.GAP
+        gaps, defines = self.tells_gaps, self.blocks
         if isinstance(run, Run):
             self.run = run
             if run.run_log is None:
                 self._feed = RunFeed(run.buffer, self, gaps=gaps)
             else:
-                self._feed = LogFeed(run.run_log.log, self, gaps=gaps)
+                self._feed = LogFeed(run.run_log.log, self, gaps=gaps, defines=defines)
         elif run.outcome is None:
             raise Refusal(Code.NOT_FOUND, f"runs/{run.run_id} is not here")
         elif run.durable:
             source = await self.service.runs.log_of(run)
-            self._feed = LogFeed(source, self, gaps=gaps)
+            self._feed = LogFeed(source, self, gaps=gaps, defines=defines)
         else:
             self.recorded = outcomes.load(run.outcome)
 
@@ -203,6 +206,8 @@ class RunSubscription(Subscription):
         if isinstance(self._feed, LogFeed):
             await self._feed.prepare(proven)
         elif self.run is not None and self.run.source.recomputes:
+            if not self.blocks:  # what is gone is a gap, and nobody has to wait for it
+                position = max(position, self.run.first_id)
             await self.run.compute_from(position)
             if self._feed is not None:
                 self._feed.reached = position

@@ -74,6 +74,10 @@ class RunFeed:
         """End `watch`."""
         self._buffer.unwatch(wake)
 
+    def peek(self, position: int) -> Batch | None:
+        """Return events from `position` on: all of them are in memory."""
+        return self._buffer.next_batch(position)
+
     def next_batch(self, position: int) -> Batch | None:
         """Return events from `position` on, or None if there are none yet."""
         first = self._buffer.first_id
@@ -83,7 +87,6 @@ class RunFeed:
                 self.reached = 0  # what was computed again may have ended earlier
             return batch
         if self._gaps:
-            self._reader.gapped(first - position)
             return gap_batch(position, first)
         self._reader.feed_failed(
             PositionTrimmed("of the run", position=position, first_id=first)

@@ -11,6 +11,7 @@ from ackline.proto.resource import Resource, ResourceKind, parse_resource
 from ackline.server import outcomes
 from ackline.server.publishes import PublishHandler
 from ackline.server.refusals import Refusal
+from ackline.server.subscriptions import Subscription
 from ackline.server.uploads import UploadHandler
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from ackline.server.stores.entities import Delivery, UploadRecord
 
 __all__ = ["report_status"]
+
+MOST_LISTED = 20
+"""Streams of a session and cursors of a run that are shown: facts have 64 entries."""
 
 _PAUSES = {
     PauseReason.DISCONNECTED: "disconnected",
@@ -166,9 +170,11 @@ async def _session(service: Service, target: Resource) -> StatusReport:
         "streams": len(session.streams) + len(session.recorded),
         "created": session.created,
     }
-    for handler in session.handlers[:20]:
+    for handler in session.handlers[:MOST_LISTED]:
         stream = handler.stream
         words = " ".join([stream.lifecycle.state.value, *_reasons(handler)])
+        if isinstance(handler, Subscription):
+            words += f" {handler.progress}"
         facts[f"stream {stream.id}"] = f"{stream.resource} {words}"
     return StatusReport(
         str(target),
@@ -231,6 +237,7 @@ def _run_reasons(run: Run) -> tuple[str, ...]:
 
 
 def _run_facts(run: Run) -> dict[str, Value]:
+    cursors = enumerate(run.progress[:MOST_LISTED], 1)
     return {
         "source": run.source.name,
         "resumes": run.source.resumes.name.lower(),
@@ -241,6 +248,7 @@ def _run_facts(run: Run) -> dict[str, Value]:
         "bytes": run.buffer.retained_bytes,
         "consumers": run.consumers,
         "created": run.created,
+        **{f"cursor {number}": words for number, words in cursors},
     }
 
 

@@ -6,10 +6,13 @@ import logging
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
-from ackline.proto.errors import Code
+from msgspec import structs
+
+from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.event_sender import EventSender
 from ackline.proto.messages import (
     Durability,
+    OnTrimmed,
     OutcomeKind,
     Resumes,
     ResumeStream,
@@ -19,11 +22,13 @@ from ackline.proto.messages import (
     open_detail,
 )
 from ackline.proto.notices import StoredMoved
+from ackline.proto.policies import BLOCK, parse_policy
+from ackline.proto.policy_sender import PolicySender
 from ackline.proto.server_session import resume_stream
 from ackline.server import outcomes
 from ackline.server.handler import Answer, Handler
 from ackline.server.logfeed import LogFeed
-from ackline.server.refusals import Refusal, code_of
+from ackline.server.refusals import Refusal, code_of, refusal_of
 from ackline.server.runfeed import RunFeed
 
 if TYPE_CHECKING:
@@ -44,9 +49,10 @@ class Subscription(Handler):
 
     Attributes:
         detail: what OPEN asks for; gone once that is answered.
+        policy: what the client gets when it is behind.
     """
 
-    __slots__ = ("_existing", "_start", "detail")
+    __slots__ = ("_existing", "_start", "detail", "policy")
 
     def __init__(self, service: Service, session: Session, stream: Stream) -> None:
         super().__init__(service, session, stream)
@@ -55,11 +61,12 @@ class Subscription(Handler):
         self.detail = detail
         self._start = 0
         self._existing = False
-        if detail.policy != "block":
-            raise Refusal(
-                Code.UNSUPPORTED,
-                f"policy {detail.policy!r} is not offered: use 'block'",
+        try:
+            self.policy = parse_policy(
+                detail.policy, detail.policy_value, detail.linger
             )
+        except ProtocolViolation as violation:
+            raise refusal_of(violation) from None
 
     @property
     @abstractmethod
@@ -168,15 +175,39 @@ class Subscription(Handler):
         """Fail: the feed cannot go on."""
         self.fail_soon(code_of(error), str(error))
 
-    def gapped(self, count: int) -> None:
-        """Count events that are told as a gap."""
-        self.service.counters.gaps["trimmed"] += count
+    @property
+    def progress(self) -> str:
+        """Policy, position and what was left out, for people."""
+        words = [f"{self.policy} at {self.position}"]
+        if isinstance(self.stream.sender, EventSender):
+            counts = structs.asdict(self.stream.sender.left_out)
+            words += [f"{count} {name}" for name, count in counts.items() if count]
+        return ", ".join(words)
+
+    @property
+    def blocks(self) -> bool:
+        """Whether nothing may be left out that the client has not got."""
+        return self.policy.blocks
+
+    @property
+    def tells_gaps(self) -> bool:
+        """Whether the feed tells what is not retained; else the policy does."""
+        return self.blocks and self._gap_will_do
+
+    @property
+    def _gap_will_do(self) -> bool:
+        return self.detail.on_trimmed == OnTrimmed.GAP
 
     def _make_sender(self) -> None:
-        stream = self.stream
-        stream.sender = EventSender(
-            stream, self.feed, position=self._start, priority=stream.priority
-        )
+        stream, start = self.stream, self._start
+        if self.policy is BLOCK:
+            stream.sender = EventSender(
+                stream, self.feed, position=start, priority=stream.priority
+            )
+        else:
+            stream.sender = PolicySender(
+                stream, self.feed, position=start, policy=self.policy
+            )
 
     def _begin_at(self, first: int, following: int) -> int:
         """Return where to begin in events from `first` to before `following`."""
@@ -191,6 +222,12 @@ class Subscription(Handler):
             case Start.NEXT:
                 return following
             case Start.ID:
+                if value < first and not self.blocks and not self._gap_will_do:
+                    # Later on, with this policy, it would be a gap.
+                    raise Refusal(
+                        Code.POSITION_TRIMMED,
+                        f"position {value} was asked for, {first} is the oldest kept",
+                    )
                 return value
             case Start.TIME:
                 raise Refusal(
