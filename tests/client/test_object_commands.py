@@ -90,3 +90,4 @@ def test_metadata_is_shown_as_it_is_given(value: Value, text: str) -> None:
 
 def test_metadata_that_cannot_be_given_is_shown_too() -> None:
     assert metadata_texts({"x": b"\x01\xff"}) == ["x=01ff"]
+    assert metadata_texts({"\r": "a\n\x1b[2J\x9b"}) == [r"\r=a\n\u001b[2J\u009b"]

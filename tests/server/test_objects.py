@@ -11,6 +11,7 @@ from ackline.proto.errors import Code
 from ackline.proto.frames import FrameType
 from ackline.proto.limits import MAX_METADATA, MIN_PAYLOAD
 from ackline.proto.messages import (
+    Delete,
     Entry,
     Error,
     Existing,
@@ -94,6 +95,9 @@ async def test_status_tells_of_each_version(start: Start) -> None:
             Code.NOT_FOUND,
             "there is no objects/a version 3",
         )
+        gone = await peer.request(FrameType.DELETE, Delete("objects/a", 3))
+        assert isinstance(gone, Error)
+        assert gone.text == "there is no version 3 of object 'a'"
         other = await status(peer, "logs/a", 1)
         assert isinstance(other, Error)
         assert other.code == Code.INVALID_ARGUMENT

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ackline.client.cli.running import BaseCommand, Exit
-from ackline.client.cli.values import count, metadata_texts
+from ackline.client.cli.values import count, metadata_texts, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -68,4 +68,6 @@ class Command(BaseCommand):
 def _shown(name: str, value: Value) -> object:
     if name in TIMES and isinstance(value, float):
         return f"{datetime.fromtimestamp(value).astimezone():%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, str):
+        return printable(value)
     return value.hex() if isinstance(value, bytes) else value

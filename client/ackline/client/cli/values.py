@@ -27,6 +27,7 @@ __all__ = [
     "log_name",
     "metadata_texts",
     "open_file",
+    "printable",
     "seconds",
     "size",
     "size_limit",
@@ -79,8 +80,13 @@ def metadata_texts(metadata: Mapping[str, Value]) -> list[str]:
         shown = value.hex() if isinstance(value, bytes) else value
         if not isinstance(shown, str) or key_value(f"x={shown}")[1] != shown:
             shown = json.dumps(shown, ensure_ascii=False)
-        texts.append(f"{name}={shown}")
+        texts.append(printable(f"{name}={shown}"))
     return texts
+
+
+def printable(text: str) -> str:
+    """Return a text of somebody else as one line that does nothing to a terminal."""
+    return text if text.isprintable() else json.dumps(text)[1:-1]
 
 
 def start_at(text: str) -> StartAt:

@@ -169,7 +169,8 @@ def delete_objects(
         (name, version, version),
     ).fetchall()
     if not rows:
-        raise NotFound("object", name)
+        which = "object" if version is None else f"version {version} of object"
+        raise NotFound(which, name)
     return [row[0] for row in rows]
 
 
