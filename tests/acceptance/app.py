@@ -85,3 +85,40 @@ async def ticks(events: int = 500, pause: float = 0.01) -> AsyncIterator[str]:
         due = begin + number * pause
         await asyncio.sleep(max(0.0, due - loop.time()))
         yield repr(due)
+
+
+@server.source("kept", durable=True)
+async def kept(
+    events: int = 100, pause: float = 0.0, notes: str = ""
+) -> AsyncIterator[str]:
+    """Count into a log of its own."""
+    async for event in count(events, pause, notes):
+        yield event
+
+
+@server.source("steps", resumes="recompute")
+async def steps(
+    events: int = 100, pause: float = 0.0, notes: str = "", *, start: int
+) -> AsyncIterator[str]:
+    """Count from any number on."""
+    async for event in counted(start, events, pause, notes):
+        yield event
+
+
+@server.source("kept-steps", resumes="recompute", durable=True)
+async def kept_steps(
+    events: int = 100, pause: float = 0.0, notes: str = "", *, start: int
+) -> AsyncIterator[str]:
+    """Count from any number on, into a log."""
+    async for event in counted(start, events, pause, notes):
+        yield event
+
+
+async def counted(
+    start: int, events: int, pause: float, notes: str
+) -> AsyncIterator[str]:
+    """Count, and note where each process began."""
+    note(notes, f"from-{start}")
+    for number in range(start, events):
+        yield f"event {number}"
+        await asyncio.sleep(pause)

@@ -129,6 +129,88 @@ async def test_a_run_in_memory_ends_as_failed_when_its_server_dies(
         assert last["code"] == "producer_lost"
 
 
+async def test_a_durable_run_is_whole_up_to_where_its_server_died(
+    tmp_path: Path,
+) -> None:
+    """What was delivered is there again, and the end after the last synced event."""
+    async with running(tmp_path / "data") as server:
+        client = await start_client(
+            server.port,
+            tmp_path / "state",
+            "subscribe",
+            "sources/kept",
+            "--key=one",
+            "--param=events=100000",
+            "--param=pause=0.001",
+        )
+        assert client.stdout is not None
+        seen = [await client.stdout.readline() for _ in range(50)]
+        await server.kill()
+        await server.start()
+        out, errors = await client.communicate()
+        assert client.returncode == 1, errors.decode()
+        found = lines(b"".join(seen) + out)
+        assert found[-1]["outcome"] == "failed"
+        assert found[-1]["code"] == "producer_lost"
+        assert found[-1]["position"] == len(found) - 1
+        await server.kill()
+        await server.start()
+        again = await run_client(
+            server.port,
+            tmp_path / "state",
+            "subscribe",
+            "sources/kept",
+            "--key=one",
+            "--param=events=100000",
+            "--param=pause=0.001",
+            code=1,
+        )
+        assert again[:-1] == found[:-1]
+        assert [line["id"] for line in found[:-1]] == list(range(len(found) - 1))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("source", ["steps", "kept-steps"])
+async def test_a_run_that_can_be_computed_goes_on_whatever_is_killed(
+    tmp_path: Path, source: str
+) -> None:
+    """Each of two viewers gets every event once, through three deaths of the server."""
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    chance = random.Random(5)
+    async with running(tmp_path / "data") as server:
+        viewers = [
+            await start_client(
+                server.port,
+                tmp_path / f"state{number}",
+                "subscribe",
+                f"sources/{source}",
+                "--key=one",
+                "--param=events=600",
+                "--param=pause=0.003",
+                f"--param=notes={notes}",
+            )
+            for number in range(2)
+        ]
+        waiting = [asyncio.ensure_future(viewer.communicate()) for viewer in viewers]
+        for _ in range(3):
+            await asyncio.sleep(chance.uniform(0.3, 0.5))
+            await server.kill()
+            await server.start()
+        for viewer, ending in zip(viewers, waiting, strict=True):
+            out, errors = await ending
+            assert viewer.returncode == 0, errors.decode()
+            found = lines(out)
+            assert found[-1]["outcome"] == "completed"
+            assert [line["id"] for line in found[:-1]] == list(range(600))
+            assert [line["data"] for line in found[:-1]] == [
+                f"event {n}" for n in range(600)
+            ]
+    begun = {path.name.partition(".")[0] for path in notes.iterdir()}
+    assert "from-0" in begun
+    assert len(begun) > 1, "it was computed from its first event on every time"
+
+
 async def settle(waiting: asyncio.Future[Any], chance: random.Random) -> bool:
     """Wait a moment; return whether the client ended by itself."""
     await asyncio.wait([waiting], timeout=chance.uniform(0.25, 0.6))

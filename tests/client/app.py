@@ -44,3 +44,25 @@ async def endless(mark: str = "") -> AsyncGenerator[str, None]:
         if mark:
             with open(mark, "w") as file:  # noqa: ASYNC230, PTH123 - a test's mark
                 file.write(str(number))
+
+
+@server.source("kept", durable=True)
+async def kept(events: int = 3, delay: float = 0.0) -> AsyncGenerator[str, None]:
+    """Say numbers that are on the disk."""
+    for number in range(events):
+        yield str(number)
+        await asyncio.sleep(delay)
+
+
+@server.source("square", resumes="recompute")
+async def square(events: int = 10, *, start: int) -> AsyncGenerator[str, None]:
+    """Say squares, from any number on."""
+    for number in range(start, events):
+        yield str(number * number)
+
+
+@server.source("volatile", resumes="none")
+async def volatile() -> AsyncGenerator[str, None]:
+    """Say something that is gone at once, and go on."""
+    yield "now"
+    await asyncio.Event().wait()

@@ -81,7 +81,10 @@ class Done:
 
 
 async def start_command(
-    *arguments: str, folder: Path, stdin: int | None = None
+    *arguments: str,
+    folder: Path,
+    stdin: int | None = None,
+    stderr: int = asyncio.subprocess.PIPE,
 ) -> asyncio.subprocess.Process:
     """Start the `ackline` command; its state is in `folder`."""
     environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
@@ -95,7 +98,7 @@ async def start_command(
         env=environment,
         stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=stderr,
     )
 
 
@@ -103,7 +106,7 @@ async def finish(process: asyncio.subprocess.Process, data: bytes = b"") -> Done
     """Wait for a command."""
     out, errors = await process.communicate(data or None)
     assert process.returncode is not None
-    return Done(process.returncode, out.decode(), errors.decode())
+    return Done(process.returncode, out.decode(), (errors or b"").decode())
 
 
 async def command(*arguments: str, folder: Path, data: bytes | None = None) -> Done:

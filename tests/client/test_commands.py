@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import re
 import shlex
 import signal
@@ -293,6 +294,9 @@ async def test_an_interrupted_subscription_says_how_to_continue(
     assert again.stdout is not None
     assert json.loads(await again.stdout.readline())["id"] == position
     run = words[-3]
+    runs = await command(f"--server={server.url}", "list", "runs/", folder=tmp_path)
+    (listed,) = [line for line in runs.out.splitlines() if run in line]
+    assert listed.endswith("of endless")
     cancelled = await command(f"--server={server.url}", "cancel", run, folder=tmp_path)
     assert cancelled.code == 0, cancelled.errors
     ended = await finish(again)
@@ -302,6 +306,46 @@ async def test_an_interrupted_subscription_says_how_to_continue(
         f"--server={server.url}", "cancel", run, "--json", folder=tmp_path
     )
     assert late.lines[-1]["outcome"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("count", r"started runs/\w+\r?\n"),
+        ("kept", r"started runs/\w+, on the server's disk\r?\n"),
+    ],
+)
+async def test_a_person_is_told_the_run(
+    server: ServerProcess, tmp_path: Path, source: str, told: str
+) -> None:
+    terminal, end = pty.openpty()
+    try:
+        running = await start_command(
+            f"--server={server.url}",
+            "subscribe",
+            f"sources/{source}",
+            folder=tmp_path,
+            stderr=end,
+        )
+        assert (await finish(running)).code == 0
+        assert re.fullmatch(told, os.read(terminal, 1000).decode())
+    finally:
+        os.close(terminal)
+        os.close(end)
+
+
+async def test_a_source_that_cannot_be_resumed_is_refused_on_request(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    done = await command(
+        f"--server={server.url}",
+        "subscribe",
+        "sources/volatile",
+        "--resumable",
+        folder=tmp_path,
+    )
+    assert done.code == Exit.REFUSED
+    assert "ends when the connection is lost" in done.errors
 
 
 async def test_a_command_whose_output_nobody_reads_can_be_interrupted(

@@ -417,3 +417,45 @@ async def test_subscriptions_that_go_on_do_not_wait_for_each_other(
                     first.append(event.id)
                     break
         assert first == [0] * 12
+
+
+async def test_a_subscription_says_how_its_source_resumes(client: Client) -> None:
+    for name, resumption, durable in (
+        ("count", "replay", False),
+        ("kept", "replay", True),
+        ("square", "recompute", False),
+        ("volatile", "none", False),
+    ):
+        async with client.subscribe(f"sources/{name}", on_exit="cancel") as events:
+            assert (events.resumption, events.durable) == (resumption, durable)
+
+
+async def test_a_source_that_ends_with_its_connection_can_be_refused(
+    client: Client,
+) -> None:
+    async with client.subscribe("sources/kept", resumable=True) as kept:
+        assert await ids(kept) == [0, 1, 2]
+    with pytest.raises(Refused, match="ends when the connection is lost") as caught:
+        async with client.subscribe("sources/volatile", resumable=True, key="v"):
+            pass
+    assert caught.value.code == Code.UNSUPPORTED
+    # What was started for it does not go on.
+    async with client.subscribe("sources/volatile", key="v") as events:
+        assert events.opened is not None
+        with pytest.raises(StreamCancelled):
+            await ids(events)
+
+
+async def test_ending_a_subscription_is_not_cancelling_its_run(client: Client) -> None:
+    async with client.subscribe("sources/endless") as first:
+        async with client.subscribe(first.resource) as second:
+            outcome = await second.cancel()
+            assert outcome.outcome == OutcomeKind.CANCELLED
+        assert (await client.status(first.resource)).state == "STREAMING"
+        (listed,) = [entry async for entry in client.list(first.resource)]
+        assert listed.facts["source"] == "endless"
+        async with client.subscribe(first.resource) as third:
+            await third.cancel(work=True)
+        with pytest.raises(StreamCancelled):
+            await ids(first)
+        assert (await client.status(first.resource)).state == "CANCELLED"

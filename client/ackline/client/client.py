@@ -307,6 +307,7 @@ class Client(Operations):
         window_bytes: int = MAX_WINDOW_BYTES,
         deadline: float = 0.0,
         on_exit: Literal["release", "cancel"] = "release",
+        resumable: bool = False,
     ) -> Subscription:
         """Subscribe to a log, or to a computation that a source runs.
 
@@ -328,6 +329,7 @@ class Client(Operations):
             window_bytes: largest amount of events on their way.
             deadline: seconds after which the server fails the stream; 0 for never.
             on_exit: whether leaving the context cancels the run.
+            resumable: whether to refuse a source whose runs end with the connection.
         """
         parsed = checked_resource(resource)
         if parsed.kind not in SUBSCRIBABLE:
@@ -350,6 +352,7 @@ class Client(Operations):
                 window_bytes=window_bytes,
                 deadline=deadline,
                 on_exit=on_exit,
+                resumable=resumable,
             ),
             budget=self._budget,
         )

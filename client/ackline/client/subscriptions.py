@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from ackline.client.handles import Handle, raise_for
 from ackline.proto.batches import Gap
-from ackline.proto.errors import AcklineError, UsageError
+from ackline.proto.errors import AcklineError, Code, Refused, UsageError
 from ackline.proto.event_receiver import (
     FIRST_WINDOW_BYTES,
     MAX_WINDOW_BYTES,
@@ -21,10 +21,13 @@ from ackline.proto.messages import (
     Durability,
     OnTrimmed,
     Open,
+    Resumes,
     Scope,
     Start,
     SubscribeDetail,
+    SubscribeOpened,
     Use,
+    opened_detail,
     raw,
 )
 from ackline.proto.notices import BatchReceived, StoredMoved
@@ -47,6 +50,12 @@ __all__ = ["StartAt", "Subscription", "SubscriptionParameters", "parse_start"]
 StartAt: TypeAlias = (
     Literal["first", "last", "next"] | tuple[Literal["last"], int] | int | datetime
 )
+
+RESUMPTIONS: Mapping[Resumes, Literal["replay", "recompute", "none"]] = {
+    Resumes.REPLAY: "replay",
+    Resumes.RECOMPUTE: "recompute",
+    Resumes.NONE: "none",
+}
 
 PLAIN_STARTS = {"first": Start.FIRST, "last": Start.LAST, "next": Start.NEXT}
 
@@ -91,6 +100,7 @@ class SubscriptionParameters(Struct, frozen=True, kw_only=True):
     window_bytes: int = MAX_WINDOW_BYTES
     deadline: float = 0.0
     on_exit: Literal["release", "cancel"] = "release"
+    resumable: bool = False
 
 
 class Subscription(Handle):
@@ -140,7 +150,9 @@ class Subscription(Handle):
     async def __aenter__(self) -> Self:
         try:
             self.start()
-            await self.wait_opened()
+            opened = await self.wait_opened()
+            if self._parameters.resumable and self.resumption == "none":
+                await self._refuse(opened)
         except BaseException:
             self.leave()
             raise
@@ -297,6 +309,20 @@ class Subscription(Handle):
         return self.stream.generation
 
     @property
+    def resumption(self) -> Literal["replay", "recompute", "none"]:
+        """How the source resumes: `none` ends with its last consumer's connection."""
+        assert self.opened is not None
+        detail = opened_detail(Use.SUBSCRIBE, self.opened)
+        assert isinstance(detail, SubscribeOpened)
+        return RESUMPTIONS[detail.resumes]
+
+    @property
+    def durable(self) -> bool:
+        """Whether the events are on the server's disk, and not only in its memory."""
+        assert self.opened is not None
+        return self.opened.durability >= Durability.SYNCED
+
+    @property
     def run_id(self) -> str:
         """The run behind this subscription; "" for a log."""
         kind, _, name = self.resource.partition("/")
@@ -381,6 +407,17 @@ class Subscription(Handle):
         """The end has come: the consumer is woken for it."""
 
     # Private
+
+    async def _refuse(self, opened: Opened) -> None:
+        """Take back what was opened, and say why."""
+        await self.cancel(work=not opened.existing)
+        raise Refused(
+            Code.UNSUPPORTED,
+            "a run of this source ends when the connection is lost: subscribe without"
+            " asking for a resumable one, or have the source keep its events",
+            retry=False,
+            resource=str(self._parameters.resource),
+        )
 
     @property
     def _receiver(self) -> EventReceiver:

@@ -57,6 +57,8 @@ class Command(BaseCommand):
         )
         if self.arguments.versions and "version" in entry.facts:
             text += f"  version {entry.facts['version']!r}"
+        if "source" in entry.facts:
+            text += f"  of {entry.facts['source']!s}"
         self.result(
             " ".join([text, *metadata_texts(entry.metadata)]),
             resource=entry.resource,

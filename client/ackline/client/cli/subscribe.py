@@ -14,6 +14,7 @@ import asyncio
 import base64
 import secrets
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="cancel the run when this command is interrupted",
     )
     parser.add_argument(
+        "--resumable",
+        action="store_true",
+        help="refuse a source whose runs end when the connection is lost",
+    )
+    parser.add_argument(
         "--output", metavar="FILE", help="append JSON lines to FILE, exactly once"
     )
 
@@ -136,6 +142,7 @@ class Command(BaseCommand):
             on_trimmed=self.arguments.on_trimmed,
             auto_ack=self._output is None,
             on_exit="cancel" if self.arguments.cancel_on_exit else "release",
+            resumable=self.arguments.resumable,
         )
         self._subscription = subscription
         async with subscription:
@@ -145,6 +152,8 @@ class Command(BaseCommand):
                     generation=subscription.generation,
                     asked=self.arguments.resource,
                 )
+            if subscription.run_id and sys.stderr.isatty():
+                self.display.note(_described(subscription))
             return await self._deliver(subscription)
 
     async def _deliver(self, subscription: Subscription) -> int:
@@ -235,6 +244,16 @@ SYNC_BYTES = 4 * 2**20
 may be ahead of a cursor that has not stored them."""
 
 _encode = msgspec.json.Encoder().encode
+
+
+def _described(subscription: Subscription) -> str:
+    """Return what others join this run by, and what becomes of it without them."""
+    assert subscription.opened is not None
+    joined = "joined" if subscription.opened.existing else "started"
+    kept = ", on the server's disk" if subscription.durable else ""
+    if subscription.resumption == "none":
+        kept = ", and ends when its connections are lost"
+    return f"{joined} {subscription.resource}{kept}"
 
 
 def json_line(event: Event | Gap) -> bytes:
