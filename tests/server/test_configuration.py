@@ -90,6 +90,7 @@ def test_a_wrong_value_is_told_with_what_is_legal(
         ("colour = 1", "colour.*does not exist"),
         ("= 1", "is not TOML"),
         ("heartbeat = 'x'", "heartbeat in .*is not a number"),
+        ("[exec]\na = ['ls', 'x']", r"exec in .*: \['ls', 'x'\] is not text in quotes"),
     ],
 )
 def test_a_wrong_file_is_told(tmp_path: Path, content: str, tells: str) -> None:

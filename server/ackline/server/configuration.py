@@ -121,12 +121,18 @@ def _pairs(
     """Return the pairs of a table, of flags, or of lines."""
     if isinstance(value, dict):
         table = cast("dict[str, object]", value)
-        pairs = [(name, str(each)) for name, each in table.items()]
+        pairs = [(name, _text(each)) for name, each in table.items()]
     elif isinstance(value, list):
         pairs = [_pair(str(each)) for each in cast("list[object]", value)]
     else:
         pairs = [_pair(line) for line in str(value).splitlines() if line.strip()]
     return tuple((name, kind(each)) for name, each in pairs)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not text in quotes")
+    return value
 
 
 def _pair(text: str) -> tuple[str, str]:
