@@ -7,7 +7,7 @@ import json
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from ackline.client import connect
+from ackline.client import Event, connect
 from tests.acceptance.processes import run_client, running
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ APP = "examples.upload_service:server"
 
 async def search(client: Client, query: str) -> list[Any]:
     async with client.subscribe("sources/search", params={"query": query}) as hits:
-        return [json.loads(hit.text) async for hit in hits]
+        return [json.loads(hit.text) async for hit in hits if isinstance(hit, Event)]
 
 
 async def taken(client: Client, name: str) -> None:

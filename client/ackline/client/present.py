@@ -62,7 +62,7 @@ async def present(
         return None
     size = int(str(facts["size"]))
     crc = await threads.run(lambda: _crc(path, size))
-    if crc != facts["crc"]:
+    if crc is None or crc != facts["crc"]:
         return None
     return UploadResult(
         object_id=str(facts["object_id"]),
