@@ -30,6 +30,7 @@ from ackline.client.cli.output import Output
 from ackline.client.cli.values import (
     age,
     key_value,
+    log_name,
     seconds,
     size,
     size_limit,
@@ -376,6 +377,11 @@ def test_starts() -> None:
     assert 599 < datetime.now().timestamp() - ago.timestamp() < 660
 
 
+def test_names_of_logs() -> None:
+    names = [log_name(text) for text in ("a", "logs/a", "a/b", "logs/objects/a")]
+    assert names == ["a", "a", "a/b", "objects/a"]
+
+
 def test_what_a_log_keeps() -> None:
     assert [age(text) for text in ("7d", "90s", "off")] == [604_800, 90, None]
     assert [size_limit(text) for text in ("1GB", "500", "off")] == [2**30, 500, None]
@@ -478,6 +484,8 @@ def test_wrong_values_say_what_is_right() -> None:
         (start_at, "2026-13-01"),
         (age, "never"),
         (size_limit, "much"),
+        (log_name, "objects/x"),
+        (log_name, "runs/x"),
     ]
     for parse, text in parsers:
         with pytest.raises(ArgumentTypeError):

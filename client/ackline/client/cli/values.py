@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ackline.aio import parse_duration, parse_size
 from ackline.proto.errors import UsageError
+from ackline.proto.resource import ResourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +39,7 @@ WORDS: dict[str, StartAt] = {"first": "first", "last": "last", "next": "next"}
 MAX_COUNT = 2**63 - 1
 MAX_SECONDS = 1e9
 OFF = "off"
+KINDS = frozenset(kind.value for kind in ResourceKind)
 AGO = re.compile(r"[0-9.]+[smhdw]")
 
 
@@ -129,6 +131,11 @@ def size_limit(text: str) -> int | None:
 
 def log_name(text: str) -> str:
     """Return the name of a log, given with or without `logs/`."""
+    kind = text.partition("/")[0]
+    if kind != "logs" and kind in KINDS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no log; write logs/{text} if that is its name"
+        )
     return text.removeprefix("logs/")
 
 

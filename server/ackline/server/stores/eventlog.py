@@ -128,6 +128,13 @@ class FileLog:
         return self._deleted
 
     @property
+    def retained(self) -> bool:
+        """Whether events may go some day."""
+        record = self._record
+        limits = record.retention_seconds, record.retention_bytes
+        return limits != (None, None)
+
+    @property
     def watched(self) -> bool:
         """Whether anybody is called back."""
         return bool(self._watchers)

@@ -76,8 +76,9 @@ class FileLogs:
             StoreFailed: It cannot be read, or the failure lasts.
         """
         async with self._lock(name):
+            log = await self._opened(name, create=create)
             self._recent.add(name)
-            return await self._opened(name, create=create)
+            return log
 
     async def logs(
         self, prefix: str = "", *, after: str = "", limit: int = 1000
@@ -195,7 +196,8 @@ class FileLogs:
                     await log.close()
                     await self._note([log])
                     del self._logs[name]
-                    self._due[name] = due
+                    if log.retained:
+                        self._due[name] = due
 
     async def _open(self, name: str, *, create: bool) -> FileLog:
         records = self._shared.records
