@@ -358,7 +358,7 @@ async def test_a_turn_of_a_source_has_an_end(
     start: Starter, monkeypatch: pytest.MonkeyPatch, a_look: float, at_most: int
 ) -> None:
     clock = itertools.count(0.0, a_look)
-    monkeypatch.setattr("ackline.server.run.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("ackline.server.generators.perf_counter", lambda: next(clock))
     program = Program()
     async with start(program.server) as serving, Peer(serving.port) as peer:
         work = peer.subscribe("sources/forever")

@@ -140,8 +140,8 @@ class Attended(ABC):
             self._alone_since = None
             self.attended(there=True)
         elif not consumers and self._alone_since is None:
-            # The same moment as for the last cursor: what it holds is not let go of in a
-            # run that is to be cancelled.
+            # The same moment as for the last cursor: a run that is to be cancelled does
+            # not let go of what it holds just before.
             away = [c.away_since for c in self._cursors if c.away_since is not None]
             self._alone_since = max(away, default=get_running_loop().time())
             self.attended(there=False)

@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from time import perf_counter
 from traceback import clear_frames
 from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code
 from ackline.proto.feed import EventBuffer
 from ackline.proto.kinds import KindTable
-from ackline.proto.limits import MAX_EVENT
 from ackline.proto.messages import End, Intent, OutcomeKind, Resumes, clipped
 from ackline.server import outcomes
 from ackline.server.attendance import Attended
 from ackline.server.emitter import Emitter, SourceError
-from ackline.server.events import EVENT_COST, append_event, cost_of_room
+from ackline.server.generators import produce, while_attended
 from ackline.server.refusals import code_of
 from ackline.server.stores.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from ackline.proto.messages import Outcome, Value
     from ackline.server.options import Options
     from ackline.server.runlog import RunLog
@@ -34,14 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 log = logging.getLogger(__name__)
-
-TURN = 96 * 2**10
-TURN_SECONDS = 0.001
-"""Bytes and `EVENT_COST`s, and time, that a generator which never waits may take before
-others get a turn: 512 events of 64 bytes."""
-
-CLOCK_EVERY = TURN // 32
-"""Bytes and `EVENT_COST`s between two looks at the clock: 16 events of 64 bytes."""
 
 FIRST_SECONDS = 10.0
 """Least time for who began a run to be its first consumer, however short its grace."""
@@ -66,6 +54,7 @@ class Run(Attended):
             those that a consumer has not got from there.
         run_log: of a durable run.
         outcome: once it has ended and that is recorded.
+        why: how it is being stopped from outside, or None.
     """
 
     __slots__ = (
@@ -75,9 +64,7 @@ class Run(Attended):
         "_parameters",
         "_pauses",
         "_producer",
-        "_room",
         "_service",
-        "_why",
         "_writing",
         "buffer",
         "created",
@@ -87,6 +74,7 @@ class Run(Attended):
         "run_id",
         "run_log",
         "source",
+        "why",
     )
 
     def __init__(
@@ -117,8 +105,7 @@ class Run(Attended):
         self._producer: asyncio.Future[None] | None = None
         self._finishing: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
-        self._why: tuple[OutcomeKind, int, str] | None = None
-        self._room: asyncio.Future[None] | None = None
+        self.why: tuple[OutcomeKind, int, str] | None = None
         self._gate: asyncio.Future[None] | None = None
 
     @property
@@ -140,7 +127,7 @@ class Run(Attended):
         """Whether it can produce no more until its consumers go on."""
         if self._emitter is not None:
             return self.active and self._emitter.full
-        return self._room is not None
+        return self.active and self._producer is not None and self.buffer.full
 
     @property
     def first_id(self) -> int:
@@ -183,7 +170,7 @@ class Run(Attended):
             return
         async with self._turning():
             parameters, producer = self._parameters, self._producer
-            if parameters is None or not self.active or self._why is not None:
+            if parameters is None or not self.active or self.why is not None:
                 return
             if producer is not None:
                 if position >= self.buffer.first_id or producer.done():
@@ -200,11 +187,11 @@ class Run(Attended):
                 return self.outcome
             producer = self._producer
             if producer is None:
-                self._why = (kind, code, text)
+                self.why = (kind, code, text)
                 self._produced(None)
             else:
                 if not producer.done():
-                    self._why = self._why or (kind, code, text)
+                    self.why = self.why or (kind, code, text)
                     producer.cancel()
                 await asyncio.wait([producer])
             if self._finishing is None:
@@ -246,9 +233,9 @@ class Run(Attended):
         else:
             generator = self.source.generate(parameters, start)
             if self._pauses:
-                generator = self._while_attended(generator)
+                generator = while_attended(self, generator)
             self._producer = asyncio.get_running_loop().create_task(
-                self._produce(generator), name=self.run_id
+                produce(self, generator), name=self.run_id
             )
         self._producer.add_done_callback(self._produced)
 
@@ -284,8 +271,8 @@ class Run(Attended):
         kind, code, text = OutcomeKind.COMPLETED, int(Code.OK), ""
         cancelled = producer is None or producer.cancelled()
         error = None if producer is None or cancelled else producer.exception()
-        if self._why is not None:
-            kind, code, text = self._why
+        if self.why is not None:
+            kind, code, text = self.why
         elif cancelled:
             kind, code, text = OutcomeKind.FAILED, Code.PRODUCER_LOST, "it was stopped"
         elif error is not None:
@@ -330,69 +317,11 @@ class Run(Attended):
     def _paused(self) -> bool:
         return self._pauses and self._alone_since is not None
 
-    async def _while_attended(
-        self, generator: AsyncGenerator[object]
-    ) -> AsyncGenerator[object]:
-        """Ask the generator for nothing while nobody is there."""
-        try:
-            await self._attendance()
-            async for item in generator:
-                yield item
-                await self._attendance()
-        finally:
-            await generator.aclose()
-
-    async def _attendance(self) -> None:
+    async def attendance(self) -> None:
+        """Wait while it is paused."""
         while self._paused:
             self._gate = asyncio.get_running_loop().create_future()
             await self._gate
-
-    async def _produce(self, generator: AsyncGenerator[object]) -> None:
-        buffer, append = self.buffer, self.buffer.tail.append
-        # What is left until the next look at the clock, and of the turn after that.
-        left, turn, due = 0, self._turn(), perf_counter() + TURN_SECONDS
-        try:
-            # 55 ns for each event of 64 bytes, beside 50 for the generator; with calls
-            # of `append()` and `full` for each, it was 240.
-            async for item in generator:
-                if self._why is not None:  # it went on after it was cancelled
-                    break
-                if type(item) is bytes and (size := len(item)) <= MAX_EVENT:
-                    left -= size + EVENT_COST
-                    append(item)
-                    if buffer.idle:
-                        buffer.wake()
-                else:
-                    left -= append_event(buffer, item)
-                if left > 0:
-                    continue
-                turn += left
-                if turn <= 0 or perf_counter() >= due:
-                    await asyncio.sleep(0)
-                    if buffer.full:
-                        await self._wait_for_room()
-                    turn, due = self._turn(), perf_counter() + TURN_SECONDS
-                left = min(turn, CLOCK_EVERY)
-                turn -= left
-        finally:
-            await generator.aclose()
-
-    def _turn(self) -> int:
-        """Return what may be produced in one turn, in bytes and `EVENT_COST`s."""
-        return min(TURN, cost_of_room(self.buffer))
-
-    async def _wait_for_room(self) -> None:
-        try:
-            while self.buffer.full:
-                self._room = asyncio.get_running_loop().create_future()
-                self.buffer.on_room(self._has_room)
-                await self._room
-        finally:
-            self._room = None
-
-    def _has_room(self) -> None:
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
 
     async def _ended(self, kind: OutcomeKind, code: int, text: str) -> None:
         outcome = outcomes.ended(kind, code, text, self.next_id)

@@ -44,10 +44,12 @@ class RunLog:
 
     Attributes:
         log: for readers.
+        failing: whether the disk takes nothing at the moment.
     """
 
     def __init__(self, store: LogStore, source: Log) -> None:
         self.log = source
+        self.failing = False
         self._store = store
         self._epoch = 0
         self._position = source.next_id
@@ -82,9 +84,11 @@ class RunLog:
                     ticket = await self._append_all(buffer)
                     if ticket is not None:
                         await ticket
+                        self.failing = False
                         moved()
                         continue
                 except (StorageFull, StoreFailed) as error:
+                    self.failing = True
                     log.error("%s: %s", self.log.record.name.strip(), error)
                     await asyncio.sleep(RETRY_SECONDS)
                     await self._reopen(buffer)

@@ -14,6 +14,7 @@ import msgspec
 
 from ackline.proto.errors import Code
 from ackline.server import outcomes
+from ackline.server.kept_runs import KeptRuns
 from ackline.server.refusals import RETRY_SECONDS, Refusal, code_of
 from ackline.server.run import Run
 from ackline.server.runlog import RunLog, log_name
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Runs"]
 
 log = logging.getLogger(__name__)
-
-RUN_SIZE = 4 * 2**10
-"""Bytes that an ended run takes beside its events: its buffer, record and cursors."""
 
 
 class Runs:
@@ -272,47 +270,6 @@ class Runs:
         if record.durable:
             await self.log_of(replace(record, outcome=stands))
         log.warning("runs/%s of %s died with its process", record.run_id, record.source)
-
-
-class KeptRuns:
-    """Ended runs whose events are still in memory, up to a size.
-
-    Args:
-        limit: bytes.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._size = 0
-        self._sizes: dict[Run, int] = {}
-
-    def add(self, run: Run) -> list[Run]:
-        """Add a run that has ended; return those that have to make room.
-
-        First those that nobody reads, then those whose readers are away, the longest
-        ended of each before the others.
-        """
-        self._put(run)
-        if self._size <= self._limit:
-            return []
-        for each in list(self._sizes):  # what readers took is gone meanwhile
-            self._put(each)
-        removed: list[Run] = []
-        for each in sorted(self._sizes, key=lambda it: (it.consumers, it.cursors)):
-            if self._size <= self._limit:
-                break
-            self.discard(each)
-            removed.append(each)
-        return removed
-
-    def discard(self, run: Run) -> None:
-        """Forget a run."""
-        self._size -= self._sizes.pop(run, 0)
-
-    def _put(self, run: Run) -> None:
-        size = RUN_SIZE + run.buffer.retained_bytes
-        self._size += size - self._sizes.get(run, 0)
-        self._sizes[run] = size
 
 
 def _goes_on(source: Source, record: RunRecord) -> bool:

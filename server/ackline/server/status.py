@@ -231,6 +231,8 @@ def _stream_facts(stream: Stream) -> dict[str, Value]:
 def _run_reasons(run: Run) -> tuple[str, ...]:
     if not run.active:
         return ()
+    if run.run_log is not None and run.run_log.failing:
+        return ("disk",)
     if run.waiting_for_room:
         return ("consumer",)
     return ("producer",) if run.consumers else ("disconnected",)
