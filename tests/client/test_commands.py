@@ -436,10 +436,9 @@ async def test_what_the_server_has_is_listed_and_described(
     ("words", "code", "says"),
     [
         (["upload", "/nowhere/file"], Exit.USAGE, "No such file"),
-        (["upload", "/"], Exit.USAGE, "is a directory"),
         (["publish", "app", "/"], Exit.USAGE, "is a directory"),
         (["publish", "app", "/nowhere/file"], Exit.USAGE, "No such file"),
-        (["fetch", "x/"], Exit.USAGE, "gives no file name"),
+        (["fetch", "nothing/", "/tmp/nothing"], Exit.REFUSED, "begins with 'nothing/'"),
         (["fetch", "x", "/"], Exit.USAGE, "is a directory"),
         (["fetch", "nothing", "/tmp/nothing"], Exit.REFUSED, "not_found"),
         (["subscribe", "objects/x"], Exit.USAGE, "has no events"),

@@ -19,6 +19,7 @@ from ackline.client.progress import Progress
 from ackline.client.publishers import Publisher
 from ackline.client.subscriptions import Subscription
 from ackline.client.tls import client_context
+from ackline.client.transfers import FileReport, FolderResult
 from ackline.client.uploads import UploadResult
 from ackline.proto.batches import Event, Gap
 from ackline.proto.errors import (
@@ -47,6 +48,8 @@ __all__ = [
     "Entry",
     "Event",
     "FetchResult",
+    "FileReport",
+    "FolderResult",
     "Gap",
     "Outcome",
     "OutcomeKind",

@@ -6,10 +6,11 @@ import os
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from ackline.client.arguments import checked_choice, checked_resource
 from ackline.client.fetches import Fetch, FetchParameters
+from ackline.client.folders import FolderFetch, FolderUpload
 from ackline.client.handles import checked_key
 from ackline.client.memory import LoadMemory
 from ackline.client.operations import Operations
@@ -21,8 +22,9 @@ from ackline.client.sources import make_source
 from ackline.client.state import open_state
 from ackline.client.subscriptions import Subscription, SubscriptionParameters
 from ackline.client.supervisor import Supervisor
-from ackline.client.targets import FileTarget, MemoryTarget, WriterTarget
+from ackline.client.targets import make_target
 from ackline.client.threads import Threads
+from ackline.client.transfers import Transfers
 from ackline.client.uploads import DURABILITIES, EXISTING, Upload, UploadParameters
 from ackline.proto.buffers import BufferPool
 from ackline.proto.errors import (
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from ackline.client.fetches import FetchResult
+    from ackline.client.folders import UploadOptions
     from ackline.client.parallel import Begin
     from ackline.client.progress import OnProgress
     from ackline.client.publishers import Prefix
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from ackline.client.state import State, StateOption
     from ackline.client.subscriptions import StartAt
     from ackline.client.targets import FetchTarget, Target
+    from ackline.client.transfers import FolderResult, OnFile
     from ackline.client.uploads import DurabilityName, ExistingName, UploadResult
     from ackline.proto.values import Value
 
@@ -246,7 +250,7 @@ class Client(Operations):
                 target, parameters, entry, parallel, on_progress
             )
         while True:
-            into = _target(target)
+            into = make_target(target)
             fetch = self._begin_fetch(self._supervisor, into, parameters, on_progress)
             try:
                 return await fetch.run(entry)
@@ -255,6 +259,60 @@ class Client(Operations):
                     raise
             finally:
                 into.close()
+
+    async def upload_folder(
+        self,
+        folder: str | os.PathLike[str],
+        name: str | None = None,
+        *,
+        state: StateOption = None,
+        on_file: OnFile | None = None,
+        on_progress: OnProgress | None = None,
+        **options: Unpack[UploadOptions],
+    ) -> FolderResult:
+        """Upload the files of a folder and of its folders, many at once.
+
+        What the server has with the same size, CRC-32C and metadata is not sent, so
+        that calling this again continues. A file that fails keeps no other from being
+        uploaded: look at `failed`. Symbolic links are left out.
+
+        Args:
+            folder: to upload.
+            name: what the names of the objects begin with, before a slash and the path
+                in the folder: by default the name of the folder; "" for nothing.
+            state: as for `upload()`, for files of more than a chunk.
+            on_file: told what became of each file.
+            on_progress: told the bytes of all files that are acknowledged.
+            options: chunk_size, algorithm, existing, metadata and durability, as for
+                `upload()`.
+
+        Raises:
+            OSError: the folder itself cannot be read.
+        """
+        job = FolderUpload(self, Path(folder), name, self._threads)
+        return await job.run(Transfers(on_file, on_progress), state, options)
+
+    async def fetch_folder(
+        self,
+        prefix: str,
+        folder: str | os.PathLike[str],
+        *,
+        state: StateOption = None,
+        on_file: OnFile | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> FolderResult:
+        """Fetch all objects whose names begin with a prefix, many at once.
+
+        What follows the prefix is the path in the folder; a name that would lead out of
+        it fails. What the folder has with the same size and CRC-32C is not fetched; a
+        file with other bytes is replaced. See `upload_folder()`.
+
+        Raises:
+            Refused: `not_found`: no name begins so.
+            OSError: the folder cannot be made.
+        """
+        job = FolderFetch(self, prefix, Path(folder), self._threads)
+        return await job.run(Transfers(on_file, on_progress), state)
 
     def publish(
         self,
@@ -393,7 +451,7 @@ class Client(Operations):
             async with self._another() as supervisor:
                 yield partial(self._begin_fetch, supervisor)
 
-        into = _target(target)
+        into = make_target(target)
         try:
             return await ParallelFetch(
                 partial(self._begin_fetch, self._supervisor),
@@ -428,16 +486,3 @@ class Client(Operations):
             status.st_size,
             status.st_mtime_ns,
         )
-
-
-def _target(target: FetchTarget) -> Target:
-    if target is None:
-        return MemoryTarget()
-    if isinstance(target, (str, os.PathLike)):
-        return FileTarget(Path(target))
-    if hasattr(target, "write"):
-        return WriterTarget(target)
-    raise UsageError(
-        f"cannot fetch into a {type(target).__name__}; give a path, a binary file or"
-        " None"
-    )

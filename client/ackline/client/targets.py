@@ -22,6 +22,7 @@ __all__ = [
     "ResumableTarget",
     "Target",
     "WriterTarget",
+    "make_target",
 ]
 
 FetchTarget: TypeAlias = str | os.PathLike[str] | IO[bytes] | None
@@ -189,3 +190,22 @@ class FileTarget(ResumableTarget):
                 self.part.unlink(missing_ok=True)
         finally:
             os.close(self._fd)
+
+
+def make_target(target: FetchTarget) -> Target:
+    """Return the target for what the caller gave.
+
+    Raises:
+        UsageError: it is nothing that can be written to.
+        OSError: the file cannot be made.
+    """
+    if target is None:
+        return MemoryTarget()
+    if isinstance(target, (str, os.PathLike)):
+        return FileTarget(Path(target))
+    if hasattr(target, "write"):
+        return WriterTarget(target)
+    raise UsageError(
+        f"cannot fetch into a {type(target).__name__}; give a path, a binary file or"
+        " None"
+    )

@@ -122,6 +122,8 @@ class Client:
 
     upload = _answers(AsyncClient.upload)
     fetch = _answers(AsyncClient.fetch)
+    upload_folder = _answers(AsyncClient.upload_folder)
+    fetch_folder = _answers(AsyncClient.fetch_folder)
     publish = _publishes(AsyncClient.publish)
     subscribe = _subscribes(AsyncClient.subscribe)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from ackline.client.blocking.streams import Stream
 from ackline.client.subscriptions import Subscription as AsyncSubscription
@@ -81,3 +81,13 @@ class Subscription(Stream[AsyncSubscription]):
     def run_id(self) -> str:
         """The run behind this subscription; "" for a log."""
         return self._stream.run_id
+
+    @property
+    def durable(self) -> bool:
+        """Whether the events are on the server's disk, and not only in its memory."""
+        return self._stream.durable
+
+    @property
+    def resumption(self) -> Literal["replay", "recompute", "none"]:
+        """How the source resumes: `none` ends with its last consumer's connection."""
+        return self._stream.resumption

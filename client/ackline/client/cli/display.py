@@ -62,11 +62,11 @@ class Display:
             self._last = now
             self._print(progress_text(progress, rate, counts=self.counts))
 
-    def note(self, text: str) -> None:
-        """Print a line."""
+    def note(self, text: str, *, error: bool = False) -> None:
+        """Print a line; when quiet, only an error."""
         if self._bar is not None:
             self._bar.note(text)
-        elif not self._quiet:
+        elif error or not self._quiet:
             self._print(text)
 
     def close(self) -> None:

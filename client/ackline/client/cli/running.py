@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shlex
 import signal
@@ -94,7 +95,11 @@ class BaseCommand(ABC):
 
     def line(self, **fields: object) -> None:
         """Print a JSON object on standard output."""
-        write_out(msgspec.json.encode(fields) + b"\n")
+        try:
+            data = msgspec.json.encode(fields)
+        except UnicodeEncodeError:  # the name of a file that is no Unicode text
+            data = json.dumps(fields).encode()
+        write_out(data + b"\n")
 
     def text(self, text: str) -> None:
         """Print a line on standard output."""

@@ -1,4 +1,8 @@
-"""Upload a file, committed as one verified object. Run it again to continue."""
+"""Upload a file, committed as one verified object. Run it again to continue.
+
+Of a FOLDER each file becomes an object of its own, NAME/PATH. What the server has with
+the same size and CRC-32C is not sent again.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ackline.client.cli.display import bytes_text
+from ackline.client.cli.folders import FolderOutput
 from ackline.client.cli.running import BaseCommand, Exit
 from ackline.client.cli.values import key_value, open_file, size
 from ackline.client.digests import ALGORITHMS
@@ -21,14 +26,18 @@ if TYPE_CHECKING:
 __all__ = ["HELP", "NAME", "Command", "arguments"]
 
 NAME = "upload"
-HELP = "upload a file; run it again to continue"
+HELP = "upload a file or a folder; run it again to continue"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("file", metavar="FILE", help="file to upload")
+    parser.add_argument("file", metavar="FILE", help="file or folder to upload")
     parser.add_argument(
-        "name", metavar="NAME", nargs="?", help="of the object (default: that of FILE)"
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="of the object (default: that of FILE); for a folder what names begin with"
+        ' ("" for nothing)',
     )
     parser.add_argument(
         "--existing",
@@ -65,14 +74,14 @@ class Command(BaseCommand):
 
     def prepare(self) -> None:
         """Look at the file before anything is sent."""
-        path = Path(self.arguments.file)
-        if path.is_dir():
-            raise UsageError(
-                f"{path} is a directory; upload one file, such as a tar of it"
-            )
-        open_file(path).close()
-        self.name = self.arguments.name or path.name
-        self.display.title = self.name
+        options, path = self.arguments, Path(self.arguments.file)
+        self.folder = path.is_dir()
+        if self.folder and options.key is not None:
+            raise UsageError("--key names one upload; leave it out for a folder")
+        if not self.folder:
+            open_file(path).close()
+        self.name = options.name or path.name
+        self.display.title = str(path) if self.folder else self.name
 
     def interrupted(self) -> str:
         """Say how to continue."""
@@ -80,6 +89,8 @@ class Command(BaseCommand):
 
     async def run(self, client: Client) -> int:
         """Upload."""
+        if self.folder:
+            return await self._run_folder(client)
         options = self.arguments
         result = await client.upload(
             options.file,
@@ -101,3 +112,18 @@ class Command(BaseCommand):
             **asdict(result),
         )
         return Exit.DONE
+
+    async def _run_folder(self, client: Client) -> int:
+        options, output = self.arguments, FolderOutput(self, "uploaded")
+        result = await client.upload_folder(
+            options.file,
+            options.name,
+            chunk_size=options.chunk_size,
+            algorithm=options.digest,
+            existing=options.existing,
+            metadata=dict(options.metadata),
+            state=options.state_dir,
+            on_file=output.file,
+            on_progress=self.display.show,
+        )
+        return output.sum(result, f"of {options.file}")
