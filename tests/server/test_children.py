@@ -15,6 +15,8 @@ import pytest
 
 from ackline.proto.errors import Code
 from ackline.proto.messages import OutcomeKind
+from ackline.server.children import Children
+from ackline.server.commands import Command
 from tests.server.peer import PATIENCE, Peer
 
 if TYPE_CHECKING:
@@ -155,6 +157,29 @@ async def test_what_ignores_sigterm_is_killed_after_the_grace_time(
         work.cancel(work=True)
         await work.ended()
         assert not any(map(alive, pids))
+
+
+async def test_who_cannot_wait_for_the_grace_time_kills_at_once() -> None:
+    """As when the event loop ends: what is cancelled again has no more time."""
+    children = Children(limit=1, grace=1000.0)
+    script = "trap '' TERM; echo $$; while :; do sleep 0.02; done"
+    pids: list[int] = []
+
+    async def consume() -> None:
+        async for item in children.output(Command(shlex.join(["sh", "-c", script]))):
+            assert isinstance(item, bytes)
+            pids.append(int(item))
+
+    task = asyncio.create_task(consume())
+    await until(lambda: bool(pids))
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=0.1)
+    assert not done
+    assert alive(*pids)
+    task.cancel()
+    await asyncio.wait([task], timeout=PATIENCE)
+    assert task.cancelled()
+    await until(lambda: not alive(*pids))
 
 
 async def test_what_prints_while_it_is_stopped_does_not_wait_for_a_reader(
