@@ -22,6 +22,7 @@ from ackline.client.tls import client_context
 from ackline.client.transfers import FileReport, FolderResult
 from ackline.client.uploads import UploadResult
 from ackline.proto.batches import Event, Gap
+from ackline.proto.entries import LeftOut
 from ackline.proto.errors import (
     AcklineError,
     ChecksumConflict,
@@ -51,6 +52,7 @@ __all__ = [
     "FileReport",
     "FolderResult",
     "Gap",
+    "LeftOut",
     "Outcome",
     "OutcomeKind",
     "Progress",

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
-from ackline.client.arguments import checked_choice, checked_resource
+from ackline.client.arguments import checked_choice, checked_policy, checked_resource
 from ackline.client.fetches import Fetch, FetchParameters
 from ackline.client.folders import FolderFetch, FolderUpload
 from ackline.client.handles import checked_key
@@ -360,9 +360,11 @@ class Client(Operations):
         generation: int = 0,
         policy: str = "block",
         policy_value: Value = None,
+        linger: float = 0.0,
         on_trimmed: Literal["error", "gap"] = "error",
         auto_ack: bool = True,
         window_bytes: int = MAX_WINDOW_BYTES,
+        window_events: int | None = None,
         deadline: float = 0.0,
         on_exit: Literal["release", "cancel"] = "release",
         resumable: bool = False,
@@ -378,13 +380,22 @@ class Client(Operations):
                 ("last", N), an event id, or a datetime.
             generation: what the log or run must be, as `Subscription.generation` said;
                 0 for any.
-            policy: what happens to a slow consumer: block, latest, sample, merge or
-                drop-oldest (SPEC.md §16).
-            policy_value: seconds, kind or number that the policy needs.
+            policy: what you get if you are slower than the producer. "block":
+                everything, and it waits for you. With the others it never does, and
+                what is left out is a `Gap`: "latest", the newest event; "drop-oldest",
+                the newest `policy_value` events; "sample", the newest event every
+                `policy_value` seconds; "merge", the newest event of each kind, or with
+                a kind as `policy_value` the newest event of that kind with the same
+                body, and those behind it up to the next of that kind.
+            policy_value: what the policy needs.
+            linger: seconds an event may wait for others to travel along.
             on_trimmed: what to do if the start is not retained any more: fail, or
                 deliver a `Gap`.
             auto_ack: whether delivered events count as stored; without it call `ack()`.
             window_bytes: largest amount of events on their way.
+            window_events: events and gaps on their way at most, from 2 on: how old they
+                may be when you get them. By default few where the policy is about that:
+                2 for "latest".
             deadline: seconds after which the server fails the stream; 0 for never.
             on_exit: whether leaving the context cancels the run.
             resumable: whether to refuse a source whose runs end with the connection.
@@ -403,11 +414,11 @@ class Client(Operations):
                 key=None if key is None else checked_key(key),
                 start=start,
                 generation=generation,
-                policy=policy,
-                policy_value=policy_value,
+                policy=checked_policy(policy, policy_value, linger),
                 on_trimmed=checked_choice("on_trimmed", on_trimmed, ON_TRIMMED),
                 auto_ack=auto_ack,
                 window_bytes=window_bytes,
+                window_events=window_events,
                 deadline=deadline,
                 on_exit=on_exit,
                 resumable=resumable,

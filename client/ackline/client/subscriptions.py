@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 
     from ackline.client.supervisor import Supervisor
     from ackline.proto.batches import Batch, Event
+    from ackline.proto.entries import LeftOut
     from ackline.proto.messages import Opened, Outcome
     from ackline.proto.notices import Notice
+    from ackline.proto.policies import Policy
     from ackline.proto.resource import Resource
     from ackline.proto.stream import Stream
     from ackline.proto.values import Value
@@ -85,6 +87,11 @@ def parse_start(start: StartAt) -> tuple[Start, int]:
     )
 
 
+WINDOW_EVENTS = {"latest": 2, "sample": 8, "merge": 32}
+"""Events and gaps on their way by default: each may be out of date when it is taken,
+and that many in a round trip are enough for what the policy is about."""
+
+
 class SubscriptionParameters(Struct, frozen=True, kw_only=True):
     """What was asked for; see `Client.subscribe`."""
 
@@ -93,11 +100,11 @@ class SubscriptionParameters(Struct, frozen=True, kw_only=True):
     key: str | None
     start: StartAt
     generation: int
-    policy: str
-    policy_value: Value
+    policy: Policy
     on_trimmed: OnTrimmed
     auto_ack: bool
     window_bytes: int = MAX_WINDOW_BYTES
+    window_events: int | None = None
     deadline: float = 0.0
     on_exit: Literal["release", "cancel"] = "release"
     resumable: bool = False
@@ -303,6 +310,21 @@ class Subscription(Handle):
         return events[-left].id
 
     @property
+    def policy(self) -> Policy:
+        """What is left out when this side is slow."""
+        return self._parameters.policy
+
+    @property
+    def received(self) -> int:
+        """How many events came so far, gaps not counted."""
+        return self._receiver.received_units - self.left_out.total
+
+    @property
+    def left_out(self) -> LeftOut:
+        """How many events are gaps so far, by reason; the end is checked with it."""
+        return self._receiver.left_out
+
+    @property
     def generation(self) -> int:
         """Of the log or run; a log made again has another."""
         assert self.stream is not None
@@ -336,8 +358,9 @@ class Subscription(Handle):
         detail = SubscribeDetail(
             start=self._start,
             value=self._start_value,
-            policy=parameters.policy,
-            policy_value=parameters.policy_value,
+            policy=parameters.policy.name,
+            policy_value=parameters.policy.value,
+            linger=parameters.policy.linger,
             on_trimmed=parameters.on_trimmed,
             generation=parameters.generation,
         )
@@ -363,6 +386,7 @@ class Subscription(Handle):
             durability=Durability.MEMORY,
             definitions=True,
             max_window=self._parameters.window_bytes,
+            max_units=_window_events(self._parameters),
             lazy=True,
         )
 
@@ -439,3 +463,13 @@ class Subscription(Handle):
         receiver.consumed_to(position, size, stored=self._parameters.auto_ack)
         if self._mark != receiver.position:
             self._moved()
+
+
+def _window_events(parameters: SubscriptionParameters) -> int | None:
+    chosen, policy = parameters.window_events, parameters.policy
+    if chosen is not None and chosen < 2:
+        raise UsageError("window_events is at least 2: an event and the gap before it")
+    if chosen is not None or policy.blocks:
+        return chosen
+    # As many on their way as wait: who is fast misses nothing.
+    return WINDOW_EVENTS.get(policy.name, policy.newest + 1)

@@ -20,6 +20,8 @@ MIN_INTERVAL: Final = 0.001
 MAX_INTERVAL: Final = 3600.0
 """Seconds between two samples. A shorter time is no time: use `latest`."""
 
+MAX_NEWEST: Final = 2**32 - 1
+
 MAX_LINGER: Final = 60.0
 """Seconds an event may be held back at most."""
 
@@ -111,9 +113,14 @@ def _merge(name: str, value: Value, linger: float) -> Policy:
 
 
 def _drop_oldest(name: str, value: Value, linger: float) -> Policy:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or not 1 <= value <= MAX_NEWEST
+    ):
         raise _invalid(
-            f"policy 'drop-oldest' takes a number of events from 1 on, not {value!r}"
+            "policy 'drop-oldest' takes the number of events to keep, 1 to"
+            f" {MAX_NEWEST}, not {value!r}"
         )
     return Policy(name=name, value=value, newest=value, linger=linger)
 

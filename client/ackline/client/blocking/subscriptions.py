@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ackline.proto.batches import Event, Gap
+    from ackline.proto.entries import LeftOut
     from ackline.proto.messages import Outcome
 
 __all__ = ["Subscription"]
@@ -71,6 +72,16 @@ class Subscription(Stream[AsyncSubscription]):
     def position(self) -> int:
         """The id after the last event that was delivered."""
         return self._stream.position
+
+    @property
+    def received(self) -> int:
+        """How many events came so far, gaps not counted."""
+        return self._stream.received
+
+    @property
+    def left_out(self) -> LeftOut:
+        """How many events are gaps so far, by reason."""
+        return self._stream.left_out
 
     @property
     def generation(self) -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import asdict
 
 from ackline.client.cli.output import Output
 from ackline.client.cli.running import (
@@ -27,7 +28,7 @@ from ackline.client.cli.running import (
     outcome_fields,
     write_out,
 )
-from ackline.client.cli.values import key_value, start_at
+from ackline.client.cli.values import key_value, policy, seconds, start_at
 from ackline.client.state import open_state
 from ackline.client.threads import Threads
 from ackline.proto.batches import Gap
@@ -76,6 +77,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="what to do if the start is not retained any more (default: error)",
     )
     parser.add_argument(
+        "--policy",
+        metavar="POLICY",
+        type=policy,
+        default=("block", None),
+        help="what to print when this command or its reader is slow: block"
+        " (everything: the producer waits), latest (the newest), drop-oldest:N (the"
+        " newest N), sample:SECONDS (the newest each time), merge (the newest of each"
+        " kind), merge:KIND (events of KIND are keys of those behind them) (default:"
+        " block)",
+    )
+    parser.add_argument(
+        "--linger",
+        metavar="SECONDS",
+        type=seconds,
+        default=0.0,
+        help="how long an event may wait for others to travel along (default: 0)",
+    )
+    parser.add_argument(
         "--cancel-on-exit",
         action="store_true",
         help="cancel the run when this command is interrupted",
@@ -121,6 +140,10 @@ class Command(BaseCommand):
             return "interrupted"
         words = ["ackline", "--server", self.arguments.server, "subscribe"]
         words += [subscription.resource, "--from", str(subscription.position)]
+        if not subscription.policy.blocks:
+            words += ["--policy", str(subscription.policy)]
+        if subscription.policy.linger:
+            words += ["--linger", f"{subscription.policy.linger:g}"]
         return f"interrupted. To continue: {shlex.join(words)}"
 
     async def run(self, client: Client) -> int:
@@ -139,6 +162,9 @@ class Command(BaseCommand):
             key=key if resource.startswith("sources/") else None,
             start=self._start(),
             generation=int(known.get("generation", 0)),
+            policy=self.arguments.policy[0],
+            policy_value=self.arguments.policy[1],
+            linger=self.arguments.linger,
             on_trimmed=self.arguments.on_trimmed,
             auto_ack=self._output is None,
             on_exit="cancel" if self.arguments.cancel_on_exit else "release",
@@ -170,7 +196,10 @@ class Command(BaseCommand):
             "resource": subscription.resource,
             "generation": subscription.generation,
             "resumes": subscription.resumes,
+            "received": subscription.received,
+            **asdict(subscription.left_out),
         }
+        self._note_left_out(subscription)
         if self.arguments.json:
             self.line(**fields)
         elif outcome.outcome != OutcomeKind.COMPLETED:
@@ -203,10 +232,21 @@ class Command(BaseCommand):
         # In a thread: a pipe that nobody reads must stop neither heartbeat nor Ctrl-C.
         await self._threads.run_loose(lambda: write_out(data))
 
+    def _note_left_out(self, subscription: Subscription) -> None:
+        """Say what the policy left out, in one line: a line each would be many."""
+        counts = asdict(subscription.left_out)
+        words = [f"{count} {reason}" for reason, count in counts.items() if count]
+        if words and not subscription.policy.blocks:
+            self.display.note(
+                f"{subscription.received} events received, {', '.join(words)}"
+            )
+
     def _plain_line(self, event: Event | Gap) -> bytes:
         if isinstance(event, Gap):
-            reason = event.reason.name.lower()
-            self.display.note(f"{event.count} events from {event.id} on were {reason}")
+            if self.arguments.policy[0] == "block":
+                reason = event.reason.name.lower()
+                text = f"{event.count} events from {event.id} on were {reason}"
+                self.display.note(text)
             return b""
         return event.data + b"\n"
 

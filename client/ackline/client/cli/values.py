@@ -28,6 +28,7 @@ __all__ = [
     "log_name",
     "metadata_texts",
     "open_file",
+    "policy",
     "printable",
     "seconds",
     "size",
@@ -137,6 +138,23 @@ def log_name(text: str) -> str:
             f"{text!r} is no log; write logs/{text} if that is its name"
         )
     return text.removeprefix("logs/")
+
+
+def policy(text: str) -> tuple[str, Value]:
+    """Return name and value of `latest`, `drop-oldest:100`, `sample:0.5`, `merge:KIND`.
+
+    What else it may be, and whether the value will do, is known to the client.
+    """
+    name, colon, value = text.partition(":")
+    if not colon:
+        return name, None
+    match name:
+        case "drop-oldest":
+            return name, count(value)
+        case "sample":
+            return name, seconds(value)
+        case _:
+            return name, value
 
 
 def count(text: str) -> int:
