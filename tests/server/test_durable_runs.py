@@ -19,11 +19,13 @@ from ackline.proto.messages import (
     Resumes,
     Start,
     Status,
+    StatusReport,
     SubscribeOpened,
     opened_detail,
 )
 from ackline.server import Event, Server
-from ackline.server.stores.errors import StorageFull
+from ackline.server.runlog import RunLog
+from ackline.server.stores.errors import EventsLost, StorageFull
 from ackline.server.stores.logwriter import LogWriter
 from tests.server.peer import Peer, Work
 
@@ -108,7 +110,13 @@ async def test_an_ended_durable_run_is_read_after_a_restart(start: Starter) -> N
         assert isinstance(listed, Listed)
         (entry,) = listed.entries
         assert (entry.resource, entry.state) == (first.stream.resource, "COMPLETED")
-        assert entry.facts == {"source": "job", "durable": True, "next": 10}
+        assert entry.size > 10
+        assert entry.facts == {
+            "source": "job",
+            "durable": True,
+            "first": 0,
+            "next": 10,
+        }
         logs = await peer.request(FrameType.LIST, List("logs/"))
         assert isinstance(logs, Listed)
         assert not logs.entries
@@ -185,9 +193,7 @@ async def test_who_blocks_a_durable_run_stops_its_producer(start: Starter) -> No
     ):
         slow = peer.subscribe("sources/flood", take=False, window=5_000)
         await slow.opened()
-        async with asyncio.timeout(10):
-            while not await waits_for_consumer(peer, slow):
-                await asyncio.sleep(0.01)
+        assert await reasons(peer, slow) == ("consumer",)
         assert program.produced <= 1001
         # Who reads what is only on the disk holds nobody back.
         slow.go_on()
@@ -198,11 +204,6 @@ async def test_who_blocks_a_durable_run_stops_its_producer(start: Starter) -> No
         slow.cancel(work=True)
         assert (await slow.ended()).code == Code.CANCELLED_BY_CLIENT
         assert (await late.ended()).code == Code.CANCELLED_BY_CLIENT
-
-
-async def waits_for_consumer(peer: Peer, work: Work) -> bool:
-    report = await peer.request(FrameType.STATUS, Status(work.stream.resource))
-    return "consumer" in report.reasons  # type: ignore[attr-defined]
 
 
 async def test_a_full_disk_delays_a_durable_run_and_loses_nothing(
@@ -227,6 +228,63 @@ async def test_a_full_disk_delays_a_durable_run_and_loses_nothing(
         assert (outcome.outcome, outcome.position) == (OutcomeKind.COMPLETED, 10)
         assert [each[2] for each in work.received] == [b"%d" % n for n in range(10)]
     assert failures < 0
+
+
+async def test_a_durable_run_whose_log_is_lost_fails(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Program()
+    async with start(program.server) as serving, Peer(serving.port) as peer:
+        work = peer.subscribe("sources/job")
+        await work.events(5)
+
+        def lost(*_: object) -> None:
+            raise EventsLost("run", position=5, next_id=3)
+
+        monkeypatch.setattr(RunLog, "_entry", lost)
+        program.more.set()
+        outcome = await work.ended()
+        assert (outcome.outcome, outcome.code, outcome.position) == (
+            OutcomeKind.FAILED,
+            Code.POSITION_LOST,
+            5,
+        )
+        report = await peer.request(FrameType.STATUS, Status(work.stream.resource))
+        assert isinstance(report, StatusReport)
+        assert (report.state, report.facts["code"]) == ("FAILED", "position_lost")
+
+
+async def test_a_durable_run_that_waits_for_its_disk_says_so(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ackline.server.runlog.RETRY_SECONDS", 0.02)
+    write, full = LogWriter.write, True
+
+    async def failing(*arguments: object) -> None:
+        if full:
+            raise StorageFull
+        await write(*arguments)  # type: ignore[arg-type]
+
+    program = Program()
+    async with start(program.server) as serving, Peer(serving.port) as peer:
+        work = peer.subscribe("sources/job")
+        await work.events(5)
+        monkeypatch.setattr(LogWriter, "write", failing)
+        program.more.set()
+        assert await reasons(peer, work) == ("disk",)
+        full = False
+        assert (await work.ended()).position == 10
+
+
+async def reasons(peer: Peer, work: Work) -> tuple[str, ...]:
+    """Return why a run does not move, once it does not."""
+    async with asyncio.timeout(5):
+        while True:
+            report = await peer.request(FrameType.STATUS, Status(work.stream.resource))
+            assert isinstance(report, StatusReport)
+            if report.reasons != ("producer",):
+                return tuple(report.reasons)
+            await asyncio.sleep(0.01)
 
 
 async def test_what_a_durable_run_produced_goes_with_its_record(

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ackline.proto.messages import List
-    from ackline.server.run import Run
     from ackline.server.service import Service
     from ackline.server.stores.entities import LogRecord, ObjectRecord, RunRecord
 
@@ -148,25 +147,26 @@ async def _sources(
 
 async def _runs(service: Service, prefix: str, after: str, limit: int) -> list[Entry]:
     records = await service.storage.runs.runs(prefix, after=after, limit=limit)
-    return [_run(service.runs.get(record.run_id), record) for record in records]
+    return [await _run(service, record) for record in records]
 
 
-def _run(run: Run | None, record: RunRecord) -> Entry:
-    resource = f"runs/{record.run_id}"
-    known: dict[str, Value] = {"source": record.source, "durable": record.durable}
+async def _run(service: Service, record: RunRecord) -> Entry:
+    run, size, state = service.runs.get(record.run_id), 0, "CREATED"
+    facts: dict[str, Value] = {"source": record.source, "durable": record.durable}
     if run is not None:
-        known |= {
+        state, size = run.state, run.size
+        facts |= {
             "first": run.first_id,
             "next": run.next_id,
             "consumers": run.consumers,
         }
-        size = run.buffer.retained_bytes
-        return Entry(resource, run.state, size, record.created, known)
-    if record.outcome is None:
-        return Entry(resource, "CREATED", 0, record.created, known)
-    outcome = outcomes.load(record.outcome)
-    known["next"] = outcome.position
-    return Entry(resource, outcome.outcome.name, 0, record.created, known)
+    elif record.outcome is not None:
+        outcome = outcomes.load(record.outcome)
+        state, facts["next"] = outcome.outcome.name, outcome.position
+        if record.durable:
+            source = await service.runs.log_of(record)
+            facts["first"], size = source.first_id, source.size
+    return Entry(f"runs/{record.run_id}", state, size, record.created, facts)
 
 
 async def _uploads(

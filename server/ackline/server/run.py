@@ -141,6 +141,13 @@ class Run(Attended):
         """The id after the newest event that consumers may see."""
         return self.buffer.next_id if self.run_log is None else self.run_log.synced
 
+    @property
+    def size(self) -> int:
+        """Bytes that its events take, in memory or in its log."""
+        if self.run_log is None:
+            return self.buffer.retained_bytes
+        return self.run_log.log.size
+
     # Producing
 
     def start(self, parameters: dict[str, Value]) -> None:

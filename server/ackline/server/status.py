@@ -121,6 +121,8 @@ async def _source(service: Service, target: Resource) -> StatusReport:
 
 async def _run(service: Service, target: Resource) -> StatusReport:
     run = service.runs.get(target.name)
+    if run is not None and run.outcome is not None:
+        return _ended(target, run.outcome, _run_facts(run))
     if run is not None:
         return StatusReport(str(target), run.state, _run_reasons(run), _run_facts(run))
     record = await service.runs.record(target.name)
@@ -229,8 +231,6 @@ def _stream_facts(stream: Stream) -> dict[str, Value]:
 
 
 def _run_reasons(run: Run) -> tuple[str, ...]:
-    if not run.active:
-        return ()
     if run.run_log is not None and run.run_log.failing:
         return ("disk",)
     if run.waiting_for_room:
@@ -247,7 +247,7 @@ def _run_facts(run: Run) -> dict[str, Value]:
         "first": run.first_id,
         "next": run.next_id,
         "needed_from": min(run.buffer.floor, run.buffer.next_id),
-        "bytes": run.buffer.retained_bytes,
+        "bytes": run.size,
         "consumers": run.consumers,
         "created": run.created,
         **{f"cursor {number}": words for number, words in cursors},
