@@ -235,6 +235,15 @@ def test_records_that_do_not_fit_are_told(
     assert problem in told(report)
 
 
+def test_a_record_that_is_there_twice_is_told(data: Path) -> None:
+    newest = segments(data)[-1]
+    content = newest.read_bytes()
+    last = content.rindex(b"AcB1")
+    with newest.open("ab") as file:
+        file.write(content[last:])
+    assert "is missing" in told(checked(data))
+
+
 def test_what_a_crash_leaves_is_no_damage_and_is_repaired(data: Path) -> None:
     (data / "objects" / "0123").write_bytes(b"orphan")
     orphan = data / "logs" / "4567"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -105,6 +107,7 @@ def test_a_mistake_is_told_in_one_line(
         (["check", "--config", "missing.toml"], "missing.toml"),
         (["backup", "copy"], "no data folder"),
         (["backup", "foreign/file", "--data-dir", str(data)], "file"),
+        (["backup", str(data / "copy"), "--data-dir", str(data)], "is inside"),
     ):
         code, out, err = run(*words)
         assert (code, out, told in err) == (2, "", True), err
@@ -121,6 +124,22 @@ def test_an_interruption_is_no_traceback(
 
     monkeypatch.setattr(command, "check", interrupted)
     assert run("check", "--data-dir", data) == (130, "", "interrupted\n")
+
+
+def test_an_interrupted_copy_is_no_backup_and_says_so(
+    data: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    target = tmp_path / "copy"
+    monkeypatch.setattr(shutil, "copyfile", full)
+    code, _, err = run("backup", target, "--data-dir", data)
+    assert code == 2
+    assert "No space left on device" in err
+    assert f"{target} is no backup: delete it and begin again" in err
+    code, _, err = run("check", "--data-dir", target)
+    assert (code, "no data folder" in err) == (2, True)
 
 
 def test_progress_is_shown_on_a_terminal(data: Path) -> None:

@@ -60,7 +60,7 @@ def run_command(words: Sequence[str]) -> int:
             return _check(options.data_dir, repair=arguments.repair)
         return _backup(options.data_dir, arguments.target)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(f"interrupted{_unfinished(arguments)}", file=sys.stderr)
         return INTERRUPTED
     except (OptionError, StoreError, MovingTarget, _Impossible) as error:
         told = str(error)
@@ -68,8 +68,17 @@ def run_command(words: Sequence[str]) -> int:
         told = f"the records cannot be read: {error}"
     except OSError as error:
         told = f"{error.filename or 'file system'}: {error.strerror or error}"
+        told += _unfinished(arguments)
     print(f"ackline-server {arguments.command}: {told}", file=sys.stderr)
     return IMPOSSIBLE
+
+
+def _unfinished(arguments: argparse.Namespace) -> str:
+    """Say what is left of a backup that was not finished, if it was one."""
+    target: Path | None = getattr(arguments, "target", None)
+    if target is None or not target.is_dir() or (target / "format").exists():
+        return ""
+    return f"; {target} is no backup: delete it and begin again"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,6 +152,8 @@ def _backup(folder: Path, target: Path) -> int:
         raise _Impossible(
             f"{folder} is no data folder; --data-dir names the server's folder"
         )
+    if target.resolve().is_relative_to(folder.resolve()):
+        raise _Impossible(f"{target} is inside {folder}; name another folder")
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(target.iterdir()):
         raise _Impossible(
