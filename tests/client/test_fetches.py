@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -119,9 +121,41 @@ async def test_a_fetch_cut_anywhere_arrives_whole(
     assert result.resumes == 1
 
 
-async def test_a_chunk_is_continued_where_the_link_died(
-    server: ServerProcess, client: Client, tmp_path: Path, name: str
+async def test_a_full_folder_in_memory_is_told_and_what_came_is_kept(
+    client: Client, memory_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    data = os.urandom(3 * MIB)
+    await client.upload(data, name)
+    pwrite, writers = os.pwrite, set[threading.Thread]()
+
+    def full(fd: int, data: memoryview, offset: int) -> int:
+        writers.add(threading.current_thread())
+        if offset >= 2 * MIB:
+            raise OSError(errno.ENOSPC, "full")
+        return pwrite(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="full"):
+        await client.fetch(name, memory_path / "copy", chunk_size=MIB)
+    assert writers == {threading.main_thread()}
+    kept = (memory_path / "copy.part").read_bytes()
+    assert kept == data[: len(kept)]
+    assert len(kept) >= MIB
+    monkeypatch.undo()
+    await client.fetch(name, memory_path / "copy", chunk_size=MIB)
+    assert (memory_path / "copy").read_bytes() == data
+
+
+@pytest.mark.parametrize("folder", ["disk", "memory"])
+async def test_a_chunk_is_continued_where_the_link_died(
+    server: ServerProcess,
+    client: Client,
+    tmp_path: Path,
+    memory_path: Path,
+    name: str,
+    folder: str,
+) -> None:
+    tmp_path = memory_path if folder == "memory" else tmp_path
     data = os.urandom(3 * MIB)
     await client.upload(data, name)
     options = LinkOptions(to_client=Way(cut_every=700_000))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ import pytest
 
 from ackline.aio import filesystems, in_memory
 from ackline.client import sources
+from ackline.client.digests import OrderedDigest
 from ackline.client.memory import LoadMemory
 from ackline.client.sources import FileSource, make_source
 from ackline.client.threads import Threads
@@ -42,19 +44,25 @@ def source_of(path: Path, threads: Threads) -> FileSource:
     return source
 
 
-async def test_a_file_in_memory_is_read_without_a_thread(
+async def test_a_file_in_memory_is_read_in_parts_without_a_thread(
     tmp_path: Path, threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "in_memory", always)
     source = source_of(tmp_path / "file", threads)
     before = threading.active_count()
-    views = [await source.load(index) for index in range(3)]
-    assert [bytes(view) for view in views if view] == [
-        DATA[:2000],
-        DATA[2000:4000],
-        DATA[4000:],
-    ]
+    read = [source.read_part(index, at, 500) for index in (0, 1) for at in (0, 1500)]
+    expected = [DATA[at : at + 500] for at in (0, 1500, 2000, 3500)]
+    assert [bytes(part) for part in read if part is not None] == expected
     assert threading.active_count() == before
+    for part in read:
+        assert part is not None
+        source.release_part(part)
+    assert source._memory.used == 0
+    os.truncate(tmp_path / "file", 3900)
+    assert source.read_part(1, 1500, 500) is None  # and `load()` says why
+    assert source._memory.used == 0
+    source.digest = OrderedDigest(hashlib.sha256())
+    assert source.read_part(0, 0, 500) is None
     source.close()
 
 
@@ -81,6 +89,7 @@ async def test_what_would_wait_for_a_disk_is_read_in_a_thread(
     if not supported:
         monkeypatch.setattr(sources, "UNLESS_IT_WAITS", None)
     source = source_of(tmp_path / "file", threads)
+    assert source.read_part(2, 0, len(DATA) - 4000) is None
     view = await source.load(2)
     assert view is not None
     assert bytes(view) == DATA[4000:]

@@ -340,9 +340,10 @@ async def test_a_changed_prefix_is_found_before_anything_is_sent_on(
             await first.fetch(name)
 
 
+@pytest.mark.parametrize("chunk_size", [65_536, 4 * MIB])
 @pytest.mark.parametrize("change", ["shorter", "longer", "touched"])
 async def test_a_file_that_changes_while_it_is_uploaded_is_not_committed(
-    server: ServerProcess, tmp_path: Path, name: str, change: str
+    server: ServerProcess, tmp_path: Path, name: str, change: str, chunk_size: int
 ) -> None:
     path = tmp_path / "file"
     make(path, MIB)

@@ -129,11 +129,26 @@ def test_an_end_out_of_place_is_bad(number: int) -> None:
     assert found.value.code is Code.BAD_FRAME
 
 
-def test_an_end_in_the_middle_of_a_chunk_is_bad() -> None:
+def test_a_completed_end_in_the_middle_of_a_chunk_is_bad() -> None:
     _pair, receiver = receiving()
     send(receiver, 0, b"x", last=False)
     with pytest.raises(ProtocolViolation, match="END as unit 0"):
-        receiver.end_received(0, End(Intent.FAILED, 1, ""))
+        receiver.end_received(0, End(Intent.COMPLETED, 0, ""))
+
+
+@pytest.mark.parametrize("intent", [Intent.FAILED, Intent.CANCELLED])
+def test_an_end_that_gives_up_drops_the_chunk_it_comes_in_the_middle_of(
+    intent: Intent,
+) -> None:
+    """SPEC.md §10."""
+    _pair, receiver = receiving()
+    send(receiver, 0, b"x", last=False)
+    with pytest.raises(ProtocolViolation, match="END as unit 1"):
+        receiver.end_received(1, End(intent, Code.SOURCE_CHANGED, ""))
+    assert receiver.end_received(0, End(intent, Code.SOURCE_CHANGED, ""))
+    assert receiver.complete
+    receiver.close()
+    assert receiver.budget.used == 0
 
 
 def test_ranges_name_the_lowest_that_are_stored_beyond_a_hole() -> None:

@@ -177,3 +177,81 @@ def test_a_failed_upload_ends_where_the_receiver_stands() -> None:
     outcome = pair.client.outcomes[1]
     assert (outcome.outcome, outcome.code) == (OutcomeKind.FAILED, Code.SOURCE_CHANGED)
     assert sender.held == 0
+
+
+class Parts:
+    """Reads parts of `DATA` up to `end`, as a source does that waits for nothing."""
+
+    def __init__(self, end: int = len(DATA)) -> None:
+        self.end = end
+        self.out = 0
+        self.read: list[int] = []
+
+    def read_part(self, index: int, offset: int, size: int) -> memoryview | None:
+        at = index * CHUNK + offset
+        if at + size > self.end:
+            return None
+        self.out += 1
+        self.read.append(at)
+        return memoryview(DATA)[at : at + size]
+
+    def release_part(self, part: memoryview) -> None:
+        self.out -= 1
+
+
+def test_what_can_be_read_at_once_is_sent_in_parts_and_nothing_is_loaded() -> None:
+    pair, client, sender = uploading()
+    parts = sender.reader = Parts()
+    most = 0
+    while pair.step():
+        most = max(most, parts.out)
+        assert client.out == []
+    assert parts.out == 0
+    assert 1 <= most <= 4
+    assert parts.read == sorted(set(parts.read))
+    assert sender.whole() == (len(DATA), crc32c(DATA))
+    assert pair.client.outcomes[1].outcome is OutcomeKind.COMPLETED
+
+
+@pytest.mark.parametrize("end", [0, 1, CHUNK, 3 * CHUNK, 3 * CHUNK + 17_000])
+def test_from_the_first_part_that_could_wait_on_chunks_are_loaded(end: int) -> None:
+    pair, client, sender = uploading()
+    parts = sender.reader = Parts(end)
+    pair.run()
+    assert sender.reader is None
+    assert sender.whole() == (len(DATA), crc32c(DATA))
+    assert (parts.out, client.out) == (0, [])
+    assert pair.client.outcomes[1].outcome is OutcomeKind.COMPLETED
+
+
+@pytest.mark.parametrize("steps", range(4, 40, 3))
+def test_parts_go_on_inside_the_chunk_that_a_lost_connection_has_begun(
+    steps: int,
+) -> None:
+    pair, client, sender = uploading(piece=9000)
+    parts = sender.reader = Parts()
+    for _ in range(steps):
+        pair.step()
+    pair.drop()
+    assert (parts.out, client.out) == (0, [])
+    pair.connect()
+    pair.run()
+    assert sender.whole() == (len(DATA), crc32c(DATA))
+    assert pair.client.outcomes[1].outcome is OutcomeKind.COMPLETED
+
+
+def test_a_chunk_whose_rest_cannot_be_had_is_ended_in_its_middle() -> None:
+    """SPEC.md §10: END failed has the number of the chunk that it cuts off."""
+    pair, client, sender = uploading()
+    client.hold_loads = True
+    sender.reader = Parts(3 * CHUNK + 17_000)
+    pair.run()
+    assert sender.sent_position == 3
+    assert sender.outstanding
+    assert sender.wanted() == 3
+    sender.fail(Code.SOURCE_CHANGED, "shorter")
+    pair.run()
+    outcome = pair.client.outcomes[1]
+    assert (outcome.outcome, outcome.code) == (OutcomeKind.FAILED, Code.SOURCE_CHANGED)
+    assert outcome.position == 3
+    assert not pair.c.closing

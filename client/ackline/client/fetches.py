@@ -137,6 +137,7 @@ class Fetch(Handle):
         self._kept: Kept | None = None
         self._detail: FetchOpened | None = None
         self._waiting: deque[ChunkReceived | ChunkParked] = deque()
+        self._write_error: OSError | None = None
         self._hashed = False
         self._told = -1
 
@@ -247,6 +248,8 @@ class Fetch(Handle):
         if self._detail is None and detail.object.algorithm != "crc32c":
             self._hashed = self._hashed or self._start_hash(detail.object.algorithm)
         self._detail = detail
+        if self._target.at_once:
+            self._receiver.write = self._write_part
 
     def happened(self, notice: Notice) -> None:
         """Queue what is to be written."""
@@ -304,6 +307,8 @@ class Fetch(Handle):
         noted = False
         while not (self._receiver.complete and not self._waiting):
             self.check()
+            if self._write_error is not None:
+                raise self._write_error
             if self.outcome is not None:
                 raise_for(self.outcome)
                 raise failed(Code.BAD_FRAME, "it ended without END", self.reached())
@@ -336,12 +341,25 @@ class Fetch(Handle):
         data = notice.data
         if isinstance(notice, ChunkParked):
             data = data[: notice.size]
-        await self._threads.run(lambda: self._target.write(at, data))
+        if data:
+            await self._threads.run(lambda: self._target.write(at, data))
         if isinstance(notice, ChunkParked):
             receiver.chunk_parked(notice, kept=True)
         else:
             receiver.chunk_stored(notice)
-            self._show(at + len(data))
+            self._show(notice.index * receiver.chunk_size + notice.length)
+
+    def _write_part(self, index: int, offset: int, data: memoryview) -> bool:
+        """Write a part of a chunk where that waits for nothing."""
+        receiver = self._receiver
+        try:
+            self._target.write(index * receiver.chunk_size + offset, data)
+        except OSError as error:
+            self._write_error = error
+            self.changed.set()
+            receiver.give_up_open(code=Code.INSUFFICIENT_STORAGE, retry_after=1.0)
+            return False
+        return True
 
     async def _complete(self, state: Remembered | None) -> Outcome:
         """Verify, make visible, and acknowledge the END."""

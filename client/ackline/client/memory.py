@@ -51,6 +51,16 @@ class LoadMemory:
                 raise
         return self._pool.take(size)
 
+    def take_part(self, size: int, *, of: int) -> memoryview | None:
+        """Return a writable buffer of `size` bytes if there is room for it now.
+
+        And ever will be for the whole that it is a part of: the rest may need that.
+        """
+        budget = self._budget
+        if of > budget.limit or not budget.take(size, spare=True):
+            return None
+        return self._pool.take_part(size)
+
     def give(self, view: memoryview) -> None:
         """Take a buffer back."""
         size = len(view)

@@ -69,6 +69,13 @@ class Source(ABC):
             SourceChangedError: it is not what it was.
         """
 
+    def read_part(self, index: int, offset: int, size: int) -> memoryview | None:
+        """Return bytes of a chunk if that waits for nothing, else None."""
+        return None
+
+    def release_part(self, part: memoryview) -> None:  # noqa: B027 - a hook
+        """Take note that a part is not used any more."""
+
     def release(self, index: int, view: memoryview) -> None:  # noqa: B027 - a hook
         """Take note that a chunk that was loaded is not used any more."""
 
@@ -120,6 +127,11 @@ class BytesSource(Source):
             self.digest.add(index, view)
         return view
 
+    def read_part(self, index: int, offset: int, size: int) -> memoryview | None:
+        """Return a part of a chunk, unless a digest needs the whole."""
+        first = index * self.chunk_size + offset
+        return self._data[first : first + size] if self.digest is None else None
+
 
 class FileSource(Source):
     """A regular file, read where it is needed; it is its own replay buffer."""
@@ -153,14 +165,36 @@ class FileSource(Source):
                 await self.crc(skipped)
         size = self._length_of(index)
         view = await self._memory.take(size)
-        if digest is None and self._read_cached(index, view):
-            return view
         try:
             await self._threads.run(lambda: self._read(index, view))
         except BaseException:
             self._memory.give(view)
             raise
         return view
+
+    def read_part(self, index: int, offset: int, size: int) -> memoryview | None:
+        """Read what waits for no disk, and has no digest to be computed of it.
+
+        The way to a thread and back costs a wake-up and a switch of the GIL each time;
+        a whole chunk has left the processor's cache when it is sent.
+        """
+        if self._flags is None or self.digest is not None:
+            return None
+        part = self._memory.take_part(size, of=self._length_of(index))
+        if part is None:
+            return None
+        at = self._offset + index * self.chunk_size + offset
+        try:
+            if os.preadv(self._fd, [part], at, self._flags) == size:
+                return part
+        except OSError:
+            pass  # `load()` says what it is
+        self._memory.give(part)
+        return None
+
+    def release_part(self, part: memoryview) -> None:
+        """Reuse the buffer."""
+        self._memory.give(part)
 
     def release(self, index: int, view: memoryview) -> None:
         """Reuse the buffer."""
@@ -174,19 +208,6 @@ class FileSource(Source):
         """Close the file, if it was opened here."""
         if self._owned:
             os.close(self._fd)
-
-    def _read_cached(self, index: int, view: memoryview) -> bool:
-        """Read a chunk if that waits for no disk; return False if it was not read.
-
-        The way to a thread and back costs a wake-up and a switch of the GIL each time.
-        """
-        if self._flags is None:
-            return False
-        at = self._offset + index * self.chunk_size
-        try:
-            return os.preadv(self._fd, [view], at, self._flags) == len(view)
-        except OSError:
-            return False
 
     def _read(self, index: int, view: memoryview) -> None:
         at, done = self._offset + index * self.chunk_size, 0

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias
 
+from ackline.aio import in_memory
 from ackline.proto.checksums import crc32c
 from ackline.proto.errors import UsageError
 
@@ -42,6 +43,11 @@ class Target(ABC):
 
     hash: Hash | None = None
 
+    @property
+    def at_once(self) -> bool:
+        """Whether writing waits for nothing, so that no thread is needed."""
+        return False
+
     def write(self, at: int, data: memoryview) -> None:
         """Write bytes that belong at offset `at`; everything before it is there."""
         self.put(at, data)
@@ -67,6 +73,11 @@ class MemoryTarget(Target):
 
     def __init__(self) -> None:
         self.data = bytearray()
+
+    @property
+    def at_once(self) -> bool:
+        """Whether it is only copied."""
+        return self.hash is None
 
     def put(self, at: int, data: memoryview) -> None:
         """Append."""
@@ -132,6 +143,12 @@ class FileTarget(ResumableTarget):
         except BlockingIOError:
             os.close(self._fd)
             raise UsageError(f"another process is writing {self.part}") from None
+        self._in_memory = in_memory(self._fd)
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the file is in memory, and nothing is computed of it."""
+        return self._in_memory and self.hash is None
 
     @property
     def size(self) -> int:
@@ -145,7 +162,7 @@ class FileTarget(ResumableTarget):
             written = os.pwrite(self._fd, data[:PIECE], at)
             at += written
             data = data[written:]
-        if sys.platform == "linux":
+        if sys.platform == "linux" and not self._in_memory:
             # Begins to write what is dirty, and drops only what is on the disk: of what
             # was written just now, nothing. Otherwise all of it waits for fsync.
             os.posix_fadvise(self._fd, first, size, os.POSIX_FADV_DONTNEED)

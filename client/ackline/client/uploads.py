@@ -275,12 +275,14 @@ class Upload(Handle):
         return sender
 
     def _new_sender(self, stream: Stream, chunk_size: int) -> None:
-        stream.sender = ChunkSender(
+        stream.sender = sender = ChunkSender(
             stream,
             chunk_size=chunk_size,
             size=self._source.size,
             priority=stream.priority,
         )
+        if self._source.size is not None:
+            sender.reader = self
 
     def _fitting_chunk_size(self) -> int:
         """Return the chunk size to propose: the server states the largest it takes."""
@@ -354,11 +356,25 @@ class Upload(Handle):
                 return await self._finish(sender)
             return False
         self._awaited.popleft()
-        if index < self._stored or any(a <= index < b for a, b in self._ranges):
-            self._resent += 1
+        self._count_resent(index)
         source = self._source
         sender.supply(index, view, lambda: source.release(index, view))
         return True
+
+    def read_part(self, index: int, offset: int, size: int) -> memoryview | None:
+        """Read what is sent next, if that waits for nothing."""
+        part = self._source.read_part(index, offset, size)
+        if part is not None and offset == 0:
+            self._count_resent(index)
+        return part
+
+    def release_part(self, part: memoryview) -> None:
+        """Take note that a part has been written."""
+        self._source.release_part(part)
+
+    def _count_resent(self, index: int) -> None:
+        if index < self._stored or any(a <= index < b for a, b in self._ranges):
+            self._resent += 1
 
     async def _finish(self, sender: ChunkSender) -> bool:
         """State the END once every chunk has been sent or is there."""

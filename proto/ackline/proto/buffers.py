@@ -33,6 +33,10 @@ class BufferPool:
             return memoryview(idle.pop())
         return memoryview(bytearray(size))
 
+    def take_part(self, size: int) -> memoryview:
+        """Return a writable buffer of `size` bytes, one of few sizes underneath."""
+        return self.take(max(MIN_POOLED, 1 << (size - 1).bit_length()))[:size]
+
     def give(self, view: memoryview) -> None:
         """Take a buffer back that nobody uses any more."""
         buffer = view.obj

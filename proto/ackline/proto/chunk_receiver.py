@@ -529,6 +529,8 @@ class ChunkReceiver(Receiver):
         if self._rewound and end.intent != Intent.COMPLETED:
             # It cannot send again what was refused, and knows only what is stored.
             return number <= self._next
+        if end.intent != Intent.COMPLETED and number == self._next:
+            self._drop_open()  # the sender cannot read the rest of it
         return self._open is None and number == self._next
 
     def _misplaced(self, index: int, why: str) -> ProtocolViolation:

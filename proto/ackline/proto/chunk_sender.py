@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ackline.proto.checksums import combine, crc32c
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.frames import LAST, FrameType, pack_header
 from ackline.proto.limits import MAX_CHUNKS
+from ackline.proto.loads import Load
 from ackline.proto.messages import Intent
 from ackline.proto.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ackline.proto.loads import PartReader
     from ackline.proto.messages import Ack, End, Proof, Standing
     from ackline.proto.stream import Stream
 
-__all__ = ["READ_AHEAD", "ChunkSender", "Load"]
+__all__ = ["READ_AHEAD", "ChunkSender"]
 
 READ_AHEAD = 2
 """Chunks asked for and not yet sent: one to send while the next is read."""
-
-
-class Load:
-    """One chunk in memory, from the loader to the last fragment."""
-
-    __slots__ = ("crc", "data", "fragment", "index", "release", "sent")
-
-    def __init__(
-        self, index: int, data: memoryview, release: Callable[[], None] | None
-    ) -> None:
-        self.index = index
-        self.data = data
-        self.release = release
-        self.sent = 0
-        self.fragment = 0
-        self.crc = 0
 
 
 class ChunkSender(Sender):
@@ -45,6 +32,8 @@ class ChunkSender(Sender):
 
     `wanted()` names the chunks to load, `supply()` brings each one whole and in any
     order. What must be sent again is asked for again: the file is the replay buffer.
+    With `reader` each fragment is read when it is sent, as long as that does not wait:
+    its bytes are then in the processor's cache, and nobody wakes up for a chunk.
 
     Args:
         stream: whose half this is.
@@ -54,6 +43,7 @@ class ChunkSender(Sender):
         priority: 0 (first) to 7.
 
     Attributes:
+        reader: reads fragments; None once it had none, from then on chunks are wanted.
         crc: CRC-32C of everything below `prefix_units`.
         prefix_units: chunks whose bytes are part of `crc`.
     """
@@ -70,6 +60,7 @@ class ChunkSender(Sender):
         super().__init__(stream, priority=priority, position=position)
         self.chunk_size = chunk_size
         self.size = size
+        self.reader: PartReader | None = None
         self.crc = 0
         self.prefix_units = 0
         self._prefix_bytes = 0
@@ -109,8 +100,15 @@ class ChunkSender(Sender):
             or self.stream.ended
             or self.stream.cancelling
             or self._unproven is not None
+            or self.reader is not None
         ):
             return None
+        begun = self._open
+        if begun is not None and begun.data is None:  # its reader had no more of it
+            if begun.index in self._loading:
+                return None
+            self._loading.append(begun.index)
+            return begun.index
         ahead = len(self._loading) + len(self._loaded) + (self._open is not None)
         if ahead >= READ_AHEAD:
             return None
@@ -146,7 +144,11 @@ class ChunkSender(Sender):
                 release()
             return
         self._loading.remove(index)
-        self._loaded[index] = Load(index, data, release)
+        begun = self._open
+        if begun is not None and begun.index == index:
+            begun.data, begun.release = data, release
+        else:
+            self._loaded[index] = Load(index, len(data), data, release)
         self.wake()
 
     def move(self, position: int, *, held: int = 0, held_crc: int = 0) -> None:
@@ -177,6 +179,14 @@ class ChunkSender(Sender):
         if self.end is not None:
             return
         self.end = end
+        load = self._open
+        if (
+            end.intent != Intent.COMPLETED
+            and load is not None
+            and load.data is None
+            and self.reader is None
+        ):
+            self._drop()  # its rest cannot be had: END says so (SPEC.md §10)
         begun = self._next_index + (self._open is not None)
         if end.intent != Intent.COMPLETED:
             self._stop_at(begun)
@@ -221,7 +231,7 @@ class ChunkSender(Sender):
         self._open = None
         self._loading.clear()
         if load is not None:
-            self._unreserve(len(load.data) - load.sent)
+            self._unreserve(load.size - load.sent)
             if load.release is not None and connection is None:
                 load.release()
             elif load.release is not None and connection is not None:
@@ -270,14 +280,16 @@ class ChunkSender(Sender):
             if stored is not None and stored.release is not None:
                 stored.release()
             self._next_index += 1
-        load = self._loaded.get(self._next_index)
+        load = self._next_load()
         if load is None:
             self.stream.wants_chunk()
+            load = self._loaded.get(self._next_index)  # it may come at once
+        if load is None:
             return False
         held = self._held if self._is_held(load.index) else 0
-        if not self._room(1, len(load.data) - held):
+        if not self._room(1, load.size - held):
             return False
-        if held:
+        if held and load.data is not None:
             load.sent = held
             load.crc = crc32c(load.data[:held])
             if load.crc != self._held_crc:
@@ -287,10 +299,24 @@ class ChunkSender(Sender):
                 )
                 return False
             self._held = 0
-        self._reserve(1, len(load.data) - held)
-        del self._loaded[load.index]
+        self._reserve(1, load.size - held)
+        self._loaded.pop(load.index, None)
         self._open = load
         return True
+
+    def _next_load(self) -> Load | None:
+        """Return the next chunk to send, if it is here or can be read part by part."""
+        index = self._next_index
+        load = self._loaded.get(index)
+        if load is not None or self.reader is None:
+            return load
+        if self._count_known is not None and index >= self._count_known:
+            return None
+        if self._count_known is None or self._is_held(index):
+            # Its size, or the CRC of what is not sent, needs all of it.
+            self.reader = None
+            return None
+        return Load(index, self.length_of(index))
 
     def _is_held(self, index: int) -> bool:
         return self._held > 0 and index == self.stored
@@ -301,12 +327,14 @@ class ChunkSender(Sender):
             return None
         connection = self.stream.connection
         assert connection is not None
-        part = load.data[load.sent : load.sent + min(limit, connection.peer_payload)]
+        part = self._part(load, min(limit, connection.peer_payload))
+        if part is None:
+            return None
         size = len(part)
         crc = crc32c(part)
         load.crc = combine(load.crc, crc, size) if load.sent else crc
         load.sent += size
-        last = load.sent == len(load.data)
+        last = load.sent == load.size
         header = pack_header(
             FrameType.CHUNK,
             LAST if last else 0,
@@ -321,13 +349,31 @@ class ChunkSender(Sender):
             self._finished(load)
         return [header, part]
 
+    def _part(self, load: Load, limit: int) -> memoryview | None:
+        """Return the next bytes of the open chunk; None if they have to be loaded."""
+        connection, reader = self.stream.connection, self.reader
+        assert connection is not None
+        size = min(limit, load.size - load.sent)
+        if load.data is not None:
+            return load.data[load.sent : load.sent + size]
+        part = None
+        if reader is not None:
+            part = reader.read_part(load.index, load.sent, size)
+        if reader is None or part is None:
+            self.reader = None
+            self.stream.wants_chunk()
+            # It may come at once.
+            return None if load.data is None else self._part(load, limit)
+        connection.after_write(partial(reader.release_part, part))
+        return part
+
     def _finished(self, load: Load) -> None:
         connection = self.stream.connection
         assert connection is not None
         self._open = None
         self._next_index = load.index + 1
         self._count(load.index, load.index + 1)
-        self._crcs[load.index] = (load.crc, len(load.data))
+        self._crcs[load.index] = (load.crc, load.size)
         self._extend_prefix()
         if load.release is not None:
             connection.after_write(load.release)

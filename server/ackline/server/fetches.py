@@ -146,6 +146,7 @@ class FetchHandler(Handler):
             size=self._length,
             priority=stream.priority,
         )
+        sender.reader = self
         if self._start == 0 and self._chunk_size == found.chunk_size:
             crcs = await self.service.chunks.chunk_crcs(found.object_id)
             whole = self._length == found.size
@@ -247,6 +248,23 @@ class FetchHandler(Handler):
         self._give_all()
         if self._object is not None:
             self.spawn(self._object.close(), "close")
+
+    def read_part(self, index: int, offset: int, size: int) -> memoryview | None:
+        """Read what waits for no device, as long as there is memory for it."""
+        stored, service = self._object, self.service
+        if stored is None or self._closed or not service.send_budget.take(size):
+            return None
+        part = service.pool.take_part(size)
+        at = self._start + index * self._chunk_size + offset
+        if stored.read_now(at, part):
+            return part
+        self.release_part(part)
+        return None
+
+    def release_part(self, part: memoryview) -> None:
+        """Reuse the memory."""
+        self.service.pool.give(part)
+        self.service.send_budget.give(len(part))
 
     def _load_wanted(self) -> None:
         """Read chunks as far as the memory for all fetches together goes."""

@@ -71,6 +71,10 @@ class FaultyFiles(Files):
             return super().pwritev(fd, [first[: max(1, len(first) // 2)]], offset)
         return super().pwritev(fd, buffers, offset)
 
+    def read_now(self, fd: int, buffer: Buffer, offset: int, *, in_memory: bool) -> int:
+        self._enter("preadv")
+        return super().read_now(fd, buffer, offset, in_memory=in_memory)
+
     def preadv(self, fd: int, buffer: Buffer, offset: int) -> int:
         self._enter("preadv")
         return super().preadv(fd, buffer, offset)

@@ -25,6 +25,9 @@ __all__ = ["Files", "read_into", "write_all"]
 #: Linux refuses more buffers in one call (IOV_MAX).
 _MAX_BUFFERS = 1024
 
+#: For reading only what the page cache holds; not on every system.
+_UNLESS_IT_WAITS: int | None = getattr(os, "RWF_NOWAIT", None)
+
 #: What a file system without preallocation answers.
 _CANNOT_ALLOCATE = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
@@ -47,6 +50,16 @@ class Files:
     def preadv(self, fd: int, buffer: Buffer, offset: int) -> int:
         """Read into `buffer` and return how many bytes, 0 at the end of the file."""
         return os.preadv(fd, [buffer], offset)
+
+    def read_now(self, fd: int, buffer: Buffer, offset: int, *, in_memory: bool) -> int:
+        """Read what waits for no device, and return how many bytes: 0 if it would."""
+        flags = 0 if in_memory else _UNLESS_IT_WAITS
+        if flags is None:
+            return 0
+        try:
+            return os.preadv(fd, [buffer], offset, flags)
+        except BlockingIOError:
+            return 0
 
     def fdatasync(self, fd: int) -> None:
         """Wait until the file's bytes, and its length, are on stable storage."""

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from ackline.server.stores.errors import disk_failure
+from ackline.server.stores.errors import StoreError, disk_failure
 from ackline.server.stores.files import read_into
 from ackline.server.stores.threads import uninterrupted
 
@@ -124,6 +124,21 @@ class Handle:
             StoreFailed: Reading failed.
         """
         return await self.run(read_into, self._disk.files, self._fd, buffer, offset)
+
+    def read_now(self, offset: int, buffer: Buffer, *, in_memory: bool) -> bool:
+        """Fill the buffer here and now; return False if that could wait, or failed.
+
+        Raises:
+            ValueError: The handle is closed.
+        """
+        files, size = self._disk.files, memoryview(buffer).nbytes
+        try:
+            count = self.call(
+                files.read_now, self._fd, buffer, offset, in_memory=in_memory
+            )
+        except StoreError:
+            return False  # `read()` says what it is
+        return count == size
 
     def sync(self) -> asyncio.Future[None]:
         """Return a future that is done when everything written so far is synced.

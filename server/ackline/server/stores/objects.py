@@ -25,9 +25,12 @@ class FileObject:
     It stays readable when it is replaced or deleted meanwhile.
     """
 
-    def __init__(self, record: ObjectRecord, handle: Handle) -> None:
+    def __init__(
+        self, record: ObjectRecord, handle: Handle, *, in_memory: bool
+    ) -> None:
         self._record = record
         self._handle = handle
+        self._in_memory = in_memory
 
     @classmethod
     async def open(cls, disk: Disk, record: ObjectRecord, path: Path) -> FileObject:
@@ -42,7 +45,7 @@ class FileObject:
         if length != record.size:
             await handle.close()
             raise Corrupt(path, offset=length, problem="the file ends")
-        return cls(record, handle)
+        return cls(record, handle, in_memory=disk.files.in_memory(path.parent))
 
     @property
     def record(self) -> ObjectRecord:
@@ -62,6 +65,14 @@ class FileObject:
             StoreFailed: Reading failed.
         """
         return await self._handle.read(offset, buffer)
+
+    def read_now(self, offset: int, buffer: Buffer) -> bool:
+        """Fill the buffer here and now; return False if that could wait, or failed.
+
+        Raises:
+            ValueError: It is closed.
+        """
+        return self._handle.read_now(offset, buffer, in_memory=self._in_memory)
 
     async def close(self) -> None:
         """Close it when no read runs any more. May be called again."""

@@ -256,6 +256,10 @@ class Object(Protocol):
         """Fill the buffer from `offset`; return how many bytes there were for it."""
         ...
 
+    def read_now(self, offset: int, buffer: Buffer) -> bool:
+        """Fill the buffer here and now; return False if that could wait."""
+        ...
+
     async def close(self) -> None:
         """Close it when no read runs any more. May be called again."""
         ...
