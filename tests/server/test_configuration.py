@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,9 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(
         ("durability", "written", "written"),
         ("data_dir", "elsewhere", Path("elsewhere")),
         ("drain_seconds", "0.5", 0.5),
+        ("run_grace", "2h", 7200.0),
+        ("run_grace", "never", math.inf),
+        ("run_without_consumer", "pause", "pause"),
     ],
 )
 def test_values_are_read_as_what_they_are(name: str, text: str, value: object) -> None:

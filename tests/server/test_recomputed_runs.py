@@ -5,8 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
+
 from ackline.proto.errors import Code
-from ackline.proto.messages import Durability, OutcomeKind, Start
+from ackline.proto.frames import FrameType
+from ackline.proto.messages import (
+    Cancel,
+    Durability,
+    OutcomeKind,
+    Scope,
+    Start,
+    Status,
+    StatusReport,
+)
 from ackline.server import Emitter, Event, Server
 from tests.server.peer import Peer
 
@@ -130,6 +141,35 @@ async def test_nobody_wants_it_after_a_restart(start: Starter) -> None:
         assert (await late.ended()).code == Code.CANCELLED_BY_CLIENT
         assert again.started == [10]
         assert again.closed == 1
+
+
+@pytest.mark.parametrize("how", ["cancel", "grace"])
+async def test_a_run_that_waits_for_a_consumer_can_be_ended(
+    start: Starter, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    async with start(Program().server) as serving, Peer(serving.port) as peer:
+        work = peer.subscribe("sources/series")
+        await work.events(20)
+    target, again = work.stream.resource, Program()
+    monkeypatch.setattr("ackline.server.run.FIRST_SECONDS", 0.01)
+    grace = 0.01 if how == "grace" else 60.0
+    async with (
+        start(again.server, run_grace=grace) as serving,
+        Peer(serving.port) as peer,
+    ):
+        if how == "cancel":
+            assert await state(peer, target) == "PAUSED"
+            await peer.request(FrameType.CANCEL, Cancel(Scope.WORK, target))
+        async with asyncio.timeout(5):
+            while await state(peer, target) != "CANCELLED":
+                await asyncio.sleep(0.01)
+        assert again.started == []
+
+
+async def state(peer: Peer, target: str) -> str:
+    report = await peer.request(FrameType.STATUS, Status(target))
+    assert isinstance(report, StatusReport)
+    return report.state
 
 
 async def test_a_run_whose_source_is_another_one_now_is_lost(start: Starter) -> None:

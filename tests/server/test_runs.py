@@ -446,3 +446,7 @@ async def test_a_source_that_never_stops_does_not_hold_the_server(
         await peer.subscribe("sources/stubborn").events(1)
         await peer.drop()
     patience.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    left = [task.get_name() for task in asyncio.all_tasks()]
+    assert not [name for name in left if name.startswith("runs/")]
