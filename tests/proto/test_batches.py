@@ -24,6 +24,7 @@ from ackline.proto.batches import (
     parse_batch,
 )
 from ackline.proto.checksums import crc32c
+from ackline.proto.entries import LeftOut
 from ackline.proto.errors import Code, ProtocolViolation, UsageError
 from ackline.proto.limits import MAX_EVENT, MAX_PAYLOAD
 from ackline.proto.messages import GapReason
@@ -137,6 +138,46 @@ def test_tail_is_a_batch_of_the_rest(
     assert parse_batch(start, tail.payload, special=tail.special) == tail
     definitions = [item for item in items if item[0] == DEFINITION_KIND]
     assert [item for item in tail._items() if item[0] == DEFINITION_KIND] == definitions
+
+
+@given(ids, any_items, st.integers(1, 60))
+def test_before_is_a_batch_of_the_beginning(
+    first: int, items: list[Item], offset: int
+) -> None:
+    batch = encode_entries(first, items)
+    until = first + offset
+    part = batch.before(until)
+    whole = meaning(first, items)
+    assert part.events(table()) == [each for each in whole if each.id < until]
+    assert parse_batch(first, part.payload, special=part.special) == part
+
+
+@given(ids, any_items)
+def test_without_definitions_the_rest_is_the_same(
+    first: int, items: list[Item]
+) -> None:
+    assume(any(kind != DEFINITION_KIND for kind, _ in items))
+    batch = encode_entries(first, items)
+    part = batch.without_definitions()
+    assert part.events(table()) == meaning(first, items)
+    assert all(kind != DEFINITION_KIND for kind, _ in part._items())
+    assert parse_batch(first, part.payload, special=part.special) == part
+
+
+@given(ids, any_items, st.integers(-3, 60))
+def test_gaps_are_those_from_an_id_on(
+    first: int, items: list[Item], offset: int
+) -> None:
+    start = max(0, first + offset)
+    found = encode_entries(first, items).gaps(start)
+    expected = cut(meaning(first, items), start)
+    assert found == [each for each in expected if isinstance(each, Gap)]
+    left_out = LeftOut(dropped=1).plus(found)
+    assert left_out.total == 1 + sum(gap.count for gap in found)
+    for reason in GapReason:
+        count = sum(gap.count for gap in found if gap.reason == reason)
+        own = getattr(left_out, reason.name.lower())
+        assert own == count + (reason is GapReason.DROPPED)
 
 
 @pytest.mark.parametrize(

@@ -325,3 +325,44 @@ def test_sums_that_come_after_the_first_event_are_too_late() -> None:
     buffer = filled(2, start=7)
     buffer.know(ProofSum(5, 6, 7))
     assert buffer.sum_at(7) is None
+
+
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=20),
+    keep=st.booleans(),
+    looks=st.booleans(),
+)
+def test_what_nobody_holds_never_stops_a_producer_and_keeps_the_newest(
+    sizes: list[int], keep: bool, looks: bool
+) -> None:
+    buffer = feed(events=16, keep=keep, define=True)
+    buffer.floor = 2**64
+    sums = [NOTHING]
+    for number, size in enumerate(sizes):
+        kind = buffer.define(f"kind {number}")
+        for _ in range(size):
+            body = b"%d" % buffer.next_id
+            buffer.append(body, kind)
+            entry = (kind << 24 | len(body)).to_bytes(4, "big")
+            sums.append(sums[-1].extended(entry, body))
+            assert not buffer.full
+        if looks:
+            buffer.next_batch(buffer.first_id)
+            assert buffer.room()[0] > 0
+    first = buffer.first_id
+    assert first < buffer.next_id
+    assert read(buffer, first) == [b"%d" % n for n in range(first, buffer.next_id)]
+    for position in range(first, buffer.next_id + 1):
+        assert buffer.sum_at(position) == sums[position]
+    cost = sum(4 + len(b"%d" % n) for n in range(first, buffer.next_id))
+    assert cost <= buffer.retained_bytes <= cost + 20 * len(sizes)
+
+
+def test_a_single_event_that_is_too_large_for_others_goes() -> None:
+    buffer = feed(size=100)
+    buffer.floor = 2**64
+    buffer.append(b"x" * 50)
+    assert not buffer.full
+    buffer.append(b"y" * 200)
+    assert not buffer.full
+    assert buffer.first_id == buffer.next_id == 2

@@ -87,6 +87,7 @@ class EventReceiver(Receiver):
         self._window = FIRST_WINDOW_BYTES
         self._max_window = max(max_window, FIRST_WINDOW_BYTES)
         self._max_units = max_units or MAX_WINDOW_BYTES
+        self._window_units = min(self._window // BYTES_PER_UNIT, self._max_units)
         self.left_out = LeftOut()
         self._covered_before: int = 0
         self._consumed_since = 0
@@ -220,7 +221,7 @@ class EventReceiver(Receiver):
             self.stream.notify(self._news)
 
     def _accept(self, batch: Batch) -> None:
-        if batch.next_id == batch.first_id:
+        if not batch.count:
             # Definitions, known by now: a slow consumer has no part in their credit.
             self._discard(len(batch.payload))
             self.stream.ack_due()
@@ -273,6 +274,7 @@ class EventReceiver(Receiver):
         if self._consumed_since * 2 >= self._window:
             self._consumed_since = 0
             self._window = min(self._window * 2, self._max_window)
+            self._window_units = min(self._window // BYTES_PER_UNIT, self._max_units)
             self._settle_consumed()
             self.stream.ack_due()
         elif (position - self._told) * 2 >= self._window_units or self.budget.waiting:
@@ -347,10 +349,6 @@ class EventReceiver(Receiver):
         self._pending -= self._unsettled
         self._unsettled, self._ack_waits = 0, False
         super()._withdraw()
-
-    @property
-    def _window_units(self) -> int:
-        return min(self._window // BYTES_PER_UNIT, self._max_units)
 
     def _top_up(self, *, served: bool = False) -> None:
         """Grant up to the window; a whole largest event must always fit."""
