@@ -334,6 +334,20 @@ async def test_a_person_is_told_the_run(
         os.close(end)
 
 
+async def test_what_ends_with_its_connection_is_not_said_to_continue(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    running = await start_command(
+        f"--server={server.url}", "subscribe", "sources/volatile", folder=tmp_path
+    )
+    assert running.stdout is not None
+    assert await running.stdout.readline() == b"now\n"
+    interrupt(running)
+    stopped = await finish(running)
+    assert "cannot be continued" in stopped.errors
+    assert "To continue" not in stopped.errors
+
+
 async def test_a_source_that_cannot_be_resumed_is_refused_on_request(
     server: ServerProcess, tmp_path: Path
 ) -> None:

@@ -138,6 +138,8 @@ class Command(BaseCommand):
         subscription = self._subscription
         if subscription is None or subscription.opened is None:
             return "interrupted"
+        if subscription.resumption == "none":
+            return "interrupted, and what ran ends with it: it cannot be continued"
         words = ["ackline", "--server", self.arguments.server, "subscribe"]
         words += [subscription.resource, "--from", str(subscription.position)]
         if not subscription.policy.blocks:
