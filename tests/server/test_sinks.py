@@ -204,6 +204,23 @@ async def test_a_call_that_takes_too_long_has_failed(start: Start) -> None:
 
 
 @pytest.mark.usefixtures("soon")
+async def test_a_sink_that_cancels_itself_has_failed(start: Start) -> None:
+    server = Server()
+    attempts: list[int] = []
+
+    @server.sink("*")
+    async def take(thing: CommittedObject) -> None:
+        attempts.append(thing.attempt)
+        if thing.attempt == 1:
+            raise asyncio.CancelledError
+
+    async with start(server) as serving, Peer(serving.port) as peer:
+        await peer.upload("a", b"x").ended()
+        await until(lambda: len(attempts) == 2)
+        await taken(peer, "objects/a")
+
+
+@pytest.mark.usefixtures("soon")
 async def test_whatever_a_thread_raises_is_a_failed_call(start: Start) -> None:
     server = Server()
     attempts: list[int] = []
@@ -224,7 +241,9 @@ async def test_whatever_a_thread_raises_is_a_failed_call(start: Start) -> None:
 async def test_a_sink_that_did_not_finish_is_called_after_a_restart(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deliveries, "FIRST_RETRY", 0.05)
+    """At once, and not after the pause of one that failed."""
+    monkeypatch.setattr(deliveries, "FIRST_RETRY", 3600.0)
+    monkeypatch.setattr(deliveries, "LONGEST_RETRY", 3600.0)
     monkeypatch.setattr("ackline.server.server.SETTLE_SECONDS", 0.05)
     seen: list[str] = []
     first = Server()

@@ -63,6 +63,7 @@ class Worker:
         self._tasks = Tasks()
         self._wake = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
+        self._stopping = False
 
     @property
     def running(self) -> int:
@@ -88,6 +89,7 @@ class Worker:
 
         What has not ended then is cancelled, and called again at the next start.
         """
+        self._stopping = True
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait([self._looking])
@@ -143,8 +145,9 @@ class Worker:
                 delivery.object_id,
                 self.sink.name,
             )
+        except asyncio.CancelledError:
+            await self._cancelled(delivery)
         except Exception as error:  # noqa: BLE001 - whatever the program's code raises
-            self.failed += 1
             await self._failed(delivery, error)
         else:
             self.taken += 1
@@ -162,7 +165,18 @@ class Worker:
             await stored.close()
         await self._store.finish(delivery)
 
+    async def _cancelled(self, delivery: Delivery) -> None:
+        """Have an object called for again at the next start, if it is that."""
+        if not self._stopping:
+            await self._failed(delivery, RuntimeError("the sink was cancelled"))
+            return
+        try:
+            await self._store.fail(delivery, delivery.error, time.time())
+        except StoreError as failure:
+            log.warning("objects/%s: %s", delivery.object_id, failure)
+
     async def _failed(self, delivery: Delivery, error: Exception) -> None:
+        self.failed += 1
         attempt, delay = delivery.attempts + 1, retry_delay(delivery.attempts + 1)
         text = f"{type(error).__name__}: {error}"[:MAX_ERROR]
         log.warning(

@@ -182,3 +182,11 @@ async def test_closing_finishes_what_was_handed_in(tmp_path: Path) -> None:
     await asyncio.sleep(0)
     records.close()
     assert await last == 1
+
+
+async def test_what_comes_after_the_end_is_refused(records: Records) -> None:
+    """Nobody would ever do it: whoever waited for it would wait for ever."""
+    records.close()
+    for coroutine in (records.run(values), records.checkpoint()):
+        with pytest.raises(StoreFailed, match="closed"):
+            await coroutine

@@ -78,6 +78,7 @@ class Records:
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = None
         self._synced = True
+        self._closed = False
         self._thread = threading.Thread(
             target=self._work, name="ackline-records", daemon=True
         )
@@ -103,6 +104,7 @@ class Records:
                 before it has been looked up.
         """
         async with self._places:
+            self._check_open()
             future: asyncio.Future[Any] = self._loop.create_future()
             self._queue.put(_Operation(function=function, future=future, synced=synced))
             return cast("T", await future)
@@ -115,6 +117,7 @@ class Records:
             StoreFailed: The checkpoint failed.
         """
         async with self._places:
+            self._check_open()
             future: asyncio.Future[Any] = self._loop.create_future()
             self._queue.put(
                 _Operation(function=_checkpoint, future=future, synced=True, alone=True)
@@ -123,8 +126,18 @@ class Records:
 
     def close(self) -> None:
         """Finish what was handed in, close the database and end the thread."""
+        self._closed = True
         self._queue.put(None)
         self._thread.join()
+
+    def _check_open(self) -> None:
+        """Refuse what nobody would ever do: the thread has ended.
+
+        Raises:
+            StoreFailed: The database is closed.
+        """
+        if self._closed:
+            raise StoreFailed("record not stored", "the store is closed")
 
     def _work(self) -> None:
         """Serve the queue until it says to stop; this is the thread."""
