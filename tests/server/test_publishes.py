@@ -5,11 +5,28 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
+
+from ackline.proto.batches import Batch, encode_entries
+from ackline.proto.entries import GAP_KIND, gap_entry
 from ackline.proto.errors import Code
 from ackline.proto.event_sender import EventSender
+from ackline.proto.feed import EventBuffer
 from ackline.proto.frames import FrameType
-from ackline.proto.messages import Delete, End, Intent, OutcomeKind, Seal, Start
-from tests.server.peer import Peer
+from ackline.proto.messages import (
+    Delete,
+    End,
+    GapReason,
+    Intent,
+    Open,
+    OutcomeKind,
+    PublishDetail,
+    Seal,
+    Start,
+    Use,
+    raw,
+)
+from tests.server.peer import Peer, Work
 
 if TYPE_CHECKING:
     from tests.server.conftest import Start as Starter
@@ -154,6 +171,54 @@ async def test_publishers_append_side_by_side(start: Starter) -> None:
         for who in ("a", "b", "c"):
             mine = [each for each in found if each.startswith(who.encode())]
             assert mine == [f"{who} {n}".encode() for n in range(200)]
+
+
+class Gapped(EventBuffer):
+    """Two events, and a gap of five between them."""
+
+    @property
+    def next_id(self) -> int:
+        return 7
+
+    def next_batch(self, position: int) -> Batch | None:
+        entries = [
+            (0, b"before"),
+            (GAP_KIND, gap_entry(5, GapReason.DROPPED)),
+            (0, b"after"),
+        ]
+        whole = encode_entries(0, entries)
+        return whole.tail(position) if position < whole.next_id else None
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize(("begin", "gap"), [(0, (1, 5)), (3, (3, 3)), (6, None)])
+async def test_a_gap_becomes_part_of_the_log(
+    start: Starter, restart: bool, begin: int, gap: tuple[int, int] | None
+) -> None:
+    async with start() as serving:
+        peer = await Peer(serving.port).connect()
+        detail = PublishDetail(())
+        work = Work(peer, Open(Use.PUBLISH, "logs/log", "", 0, 0, raw(detail)))
+        feed = Gapped(generation=0, max_events=100, max_bytes=10_000)
+        work.stream.sender = EventSender(work.stream, feed, position=0, priority=2)
+        peer.core.open(work.stream)
+        await work.stored(7)
+        await peer.publish("log", [b"last"]).ended()
+        await peer.drop()
+        if not restart:
+            await check_gap(serving.port, begin, gap)
+    if restart:
+        async with start() as serving:
+            await check_gap(serving.port, begin, gap)
+
+
+async def check_gap(port: int, begin: int, gap: tuple[int, int] | None) -> None:
+    events = [(0, "", b"before"), (6, "", b"after"), (7, "", b"last")]
+    async with Peer(port) as peer:
+        reader = peer.subscribe("logs/log", Start.ID, begin)
+        wanted = [event for event in events if event[0] >= begin]
+        assert await reader.events(len(wanted)) == wanted
+        assert reader.gaps == ([gap] if gap else [])
 
 
 async def test_a_cut_publisher_leaves_each_line_once(start: Starter) -> None:

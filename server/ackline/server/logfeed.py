@@ -295,14 +295,12 @@ class LogFeed:
 
 
 def _batch(stored: StoredBatch) -> Batch:
-    """Return a stored batch as the core sends it; logs hold plain events only."""
+    """Return a stored batch as the core sends it: events, and gaps of publishers."""
+    payload = stored.payload
+    entries = int.from_bytes(payload[:4], "big")
+    special = entries != stored.count or GAP_KIND in payload[4 : 4 + 4 * entries : 4]
     return Batch(
-        stored.first_id,
-        stored.count,
-        stored.count,
-        stored.payload,
-        stored.payload_crc,
-        special=False,
+        stored.first_id, stored.count, entries, payload, stored.payload_crc, special
     )
 
 
