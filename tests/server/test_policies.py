@@ -332,6 +332,34 @@ async def test_durable_runs_have_lossy_readers_too(start: Starter) -> None:
         assert work.received[-1][2] == b"4999"
 
 
+async def test_nothing_is_computed_again_for_who_may_miss_it(start: Starter) -> None:
+    server, starts, go_on = Server(), list[int](), asyncio.Event()
+
+    @server.source("squares", resumes="recompute")
+    async def squares(*, start: int) -> AsyncGenerator[str]:
+        starts.append(start)
+        for number in range(start, 5000):
+            if number == 10:
+                await go_on.wait()
+            yield str(number * number)
+
+    async with start(server, **SMALL) as serving:
+        peer = await Peer(serving.port).connect()
+        work = peer.subscribe("sources/squares", policy="latest")
+        await wait_for(lambda: receiver_of(work).position == 10)
+        await peer.drop()
+        go_on.set()
+        async with Peer(serving.port) as other:
+            while (await status(other, work.stream.resource)).state != "COMPLETED":
+                pass
+        await peer.connect()
+        await work.ended()
+        assert sum(sums(work)) == 5000
+        assert work.received[-1] == (4999, "", str(4999**2).encode())
+        assert starts == [0]
+        await peer.drop()
+
+
 async def test_status_tells_the_policy_and_what_it_left_out(start: Starter) -> None:
     program = Program()
     async with start(program.server, **SMALL) as serving, Peer(serving.port) as peer:

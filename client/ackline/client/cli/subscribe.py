@@ -143,7 +143,7 @@ class Command(BaseCommand):
         words = ["ackline", "--server", self.arguments.server, "subscribe"]
         words += [subscription.resource, "--from", str(subscription.position)]
         if not subscription.policy.blocks:
-            words += ["--policy", str(subscription.policy)]
+            words += ["--policy", str(subscription.policy), "--on-trimmed", "gap"]
         if subscription.policy.linger:
             words += ["--linger", f"{subscription.policy.linger:g}"]
         return f"interrupted. To continue: {shlex.join(words)}"
