@@ -192,6 +192,56 @@ async def test_a_run_whose_source_is_another_one_now_is_lost(start: Starter) -> 
         await peer.drop()
 
 
+async def test_a_run_whose_source_takes_other_parameters_now_is_lost(
+    start: Starter,
+) -> None:
+    async with start(Program().server) as serving, Peer(serving.port) as peer:
+        work = peer.subscribe("sources/series", parameters={"upto": 25})
+        await work.events(20)
+    other = Server()
+
+    @other.source("series", resumes="recompute")
+    async def series(*, start: int) -> AsyncGenerator[bytes]:
+        yield b"%d" % start
+
+    async with start(other) as serving, Peer(serving.port) as peer:
+        late = peer.subscribe(work.stream.resource)
+        assert (await late.ended()).code == Code.PRODUCER_LOST
+
+
+async def test_a_run_that_is_shorter_the_second_time_is_an_error(
+    start: Starter,
+) -> None:
+    async with start(Program().server) as serving:
+        ahead = await Peer(serving.port).connect()
+        work = ahead.subscribe("sources/series")
+        await work.events(20)
+        await ahead.drop()
+    other = Server()
+
+    @other.source("series", resumes="recompute", kinds=["even", "odd"])
+    async def series(*, start: int) -> AsyncGenerator[Event]:
+        await begin.wait()
+        for number in range(start, 10):
+            yield Event(f"{number}", "odd" if number % 2 else "even")
+
+    begin = asyncio.Event()
+    async with start(other) as serving, Peer(serving.port) as peer:
+        behind = peer.subscribe(work.stream.resource, Start.ID, 5)
+        await behind.opened()
+        ahead.port = serving.port
+        await ahead.connect()
+        begin.set()
+        assert (await behind.ended()).outcome is OutcomeKind.COMPLETED
+        outcome = await work.ended()
+        assert (outcome.outcome, outcome.code) == (
+            OutcomeKind.FAILED,
+            Code.PROOF_MISMATCH,
+        )
+        assert "had 10 events, and at least 20 before" in outcome.text
+        await ahead.drop()
+
+
 async def test_what_is_not_kept_any_more_is_computed_again(start: Starter) -> None:
     program = Program()
     async with (

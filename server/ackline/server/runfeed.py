@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from ackline.server.logfeed import gap_batch
+from ackline.proto.errors import Code
+from ackline.proto.messages import Intent
+from ackline.server.logfeed import FeedReader, gap_batch
 from ackline.server.stores.errors import PositionTrimmed
 
 if TYPE_CHECKING:
@@ -15,9 +17,16 @@ if TYPE_CHECKING:
     from ackline.proto.kinds import KindTable
     from ackline.proto.messages import End
     from ackline.proto.proofs import ProofSum
-    from ackline.server.logfeed import FeedReader
 
 __all__ = ["RunFeed"]
+
+
+class RunReader(FeedReader, Protocol):
+    """Who reads a run."""
+
+    def fail_soon(self, code: int, text: str) -> None:
+        """Fail, once it is answered."""
+        ...
 
 
 class RunFeed:
@@ -35,7 +44,7 @@ class RunFeed:
 
     __slots__ = ("_buffer", "_gaps", "_reader", "generation", "reached")
 
-    def __init__(self, buffer: EventBuffer, reader: FeedReader, *, gaps: bool) -> None:
+    def __init__(self, buffer: EventBuffer, reader: RunReader, *, gaps: bool) -> None:
         self.generation = buffer.generation
         self._buffer = buffer
         self._reader = reader
@@ -60,7 +69,10 @@ class RunFeed:
     @property
     def end(self) -> End | None:
         """How the run ended, once it has."""
-        return self._buffer.end
+        end = self._buffer.end
+        if end is not None and self.reached > self._buffer.next_id:
+            return None if end.intent is Intent.COMPLETED else end
+        return end
 
     def sum_at(self, position: int) -> ProofSum | None:
         """Return the sums of everything before `position`, if they are known."""
@@ -83,8 +95,8 @@ class RunFeed:
         first = self._buffer.first_id
         if position >= first:
             batch = self._buffer.next_batch(position)
-            if batch is None and self._buffer.end is not None:
-                self.reached = 0  # what was computed again may have ended earlier
+            if batch is None:
+                self._ended_at(position)
             return batch
         if self._gaps:
             return gap_batch(position, first)
@@ -92,3 +104,16 @@ class RunFeed:
             PositionTrimmed("of the run", position=position, first_id=first)
         )
         return None
+
+    def _ended_at(self, position: int) -> None:
+        """See whether what was computed again ended before what is known of it."""
+        end = self._buffer.end
+        if end is None or position <= self._buffer.next_id:
+            return
+        self.reached = position
+        if end.intent is Intent.COMPLETED:
+            self._reader.fail_soon(
+                Code.PROOF_MISMATCH,
+                f"computed again, the run had {self._buffer.next_id} events, and at"
+                f" least {position} before: its source is to produce the same each time",
+            )

@@ -274,7 +274,14 @@ class Runs:
 
 def _goes_on(source: Source, record: RunRecord) -> bool:
     """Tell whether the source as it is now can go on with a run."""
-    return source.recomputes and source.durable == record.durable
+    if not source.recomputes or source.durable != record.durable:
+        return False
+    try:
+        source.check(msgspec.msgpack.decode(record.parameters))
+    except Refusal as refusal:
+        log.warning("runs/%s: %s", record.run_id, refusal)
+        return False
+    return True
 
 
 async def _stopped(run: Run) -> None:
