@@ -115,5 +115,5 @@ class RunFeed:
             self._reader.fail_soon(
                 Code.PROOF_MISMATCH,
                 f"computed again, the run had {self._buffer.next_id} events, and at"
-                f" least {position} before: its source is to produce the same each time",
+                f" least {position} before: its source has to produce the same again",
             )
