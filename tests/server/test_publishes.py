@@ -26,9 +26,13 @@ from ackline.proto.messages import (
     Use,
     raw,
 )
+from ackline.server.maintenance.check import check
+from ackline.server.stores.files import Files
 from tests.server.peer import Peer, Work
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.server.conftest import Start as Starter
 
 BODIES = [f"line {number}".encode() for number in range(100)]
@@ -174,20 +178,34 @@ async def test_publishers_append_side_by_side(start: Starter) -> None:
 
 
 class Gapped(EventBuffer):
-    """Two events, and a gap of five between them."""
+    """Two events, and a gap between them."""
+
+    gap: int = 5
 
     @property
     def next_id(self) -> int:
-        return 7
+        return 2 + self.gap
 
     def next_batch(self, position: int) -> Batch | None:
         entries = [
             (0, b"before"),
-            (GAP_KIND, gap_entry(5, GapReason.DROPPED)),
+            (GAP_KIND, gap_entry(self.gap, GapReason.DROPPED)),
             (0, b"after"),
         ]
         whole = encode_entries(0, entries)
         return whole.tail(position) if position < whole.next_id else None
+
+
+def publish_gapped(peer: Peer, feed: Gapped, *kinds: str) -> Work:
+    detail = PublishDetail(kinds)
+    work = Work(peer, Open(Use.PUBLISH, "logs/log", "", 0, 0, raw(detail)))
+    work.stream.sender = EventSender(work.stream, feed, position=0, priority=2)
+    peer.core.open(work.stream)
+    return work
+
+
+def gapped() -> Gapped:
+    return Gapped(generation=0, max_events=100, max_bytes=10_000)
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -196,20 +214,38 @@ async def test_a_gap_becomes_part_of_the_log(
     start: Starter, restart: bool, begin: int, gap: tuple[int, int] | None
 ) -> None:
     async with start() as serving:
-        peer = await Peer(serving.port).connect()
-        detail = PublishDetail(())
-        work = Work(peer, Open(Use.PUBLISH, "logs/log", "", 0, 0, raw(detail)))
-        feed = Gapped(generation=0, max_events=100, max_bytes=10_000)
-        work.stream.sender = EventSender(work.stream, feed, position=0, priority=2)
-        peer.core.open(work.stream)
-        await work.stored(7)
-        await peer.publish("log", [b"last"]).ended()
-        await peer.drop()
+        async with Peer(serving.port) as peer:
+            work = publish_gapped(peer, gapped())
+            await work.stored(7)
+            await peer.publish("log", [b"last"]).ended()
         if not restart:
             await check_gap(serving.port, begin, gap)
     if restart:
         async with start() as serving:
             await check_gap(serving.port, begin, gap)
+
+
+async def test_the_sums_of_a_log_leave_gaps_out(start: Starter, tmp_path: Path) -> None:
+    """Also where the publisher's kinds have other numbers in the log."""
+    async with start() as serving, Peer(serving.port) as peer:
+        await peer.publish("log", [b"a", b"b"], kinds=("x",)).ended()
+        await publish_gapped(peer, gapped(), "y").stored(7)
+    report = check(tmp_path / "data", Files(), lambda _size: None)
+    assert not report.damage
+    assert report.counts["events"] == 9
+
+
+async def test_gaps_cannot_use_up_what_ids_there_are(start: Starter) -> None:
+    async with start() as serving, Peer(serving.port) as peer:
+        feed = gapped()
+        feed.gap = 2**62
+        outcome = await publish_gapped(peer, feed).ended()
+        assert (outcome.outcome, outcome.code) == (
+            OutcomeKind.FAILED,
+            Code.UNSUPPORTED,
+        )
+        await peer.publish("log", BODIES).ended()
+        assert await lines(peer, "log", 100) == BODIES
 
 
 async def check_gap(port: int, begin: int, gap: tuple[int, int] | None) -> None:

@@ -9,6 +9,8 @@ from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
+
 from ackline.proto.checksums import crc32c
 from ackline.proto.errors import Code
 from ackline.proto.event_receiver import EventReceiver
@@ -33,6 +35,7 @@ from ackline.server.stores.errors import (
     StorageFull,
     StoreError,
     StoreFailed,
+    Unsupported,
 )
 
 if TYPE_CHECKING:
@@ -249,7 +252,7 @@ class PublishHandler(Handler):
             except Fenced:
                 self.moved()
                 return
-            except (Sealed, NotFound) as error:
+            except (Sealed, NotFound, Unsupported) as error:
                 self._fail(error)
                 return
 
@@ -266,7 +269,7 @@ class PublishHandler(Handler):
             renumbered[4:end:4] = renumbered[4:end:4].translate(self._table)
             payload = bytes(renumbered)
             crc = crc32c(payload)
-            log_entries = memoryview(payload)[4:end]
+            log_entries, _ = replace(batch, payload=payload, crc=crc).proof_parts()
         sums = self._sums.extended(entries, bodies)
         ticket = source.append(
             Append(

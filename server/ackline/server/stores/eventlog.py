@@ -167,6 +167,7 @@ class FileLog:
             ValueError: The batch is not what follows from the publisher's position, or
                 its checksum is wrong.
             Fenced: The publisher has a newer epoch.
+            Unsupported: The log has no ids left.
             Sealed: The log takes no more.
             NotFound: The log was deleted.
             StorageFull: It failed before; see `recover`.

@@ -16,6 +16,7 @@ from ackline.server.stores.errors import (
     StorageFull,
     StoreError,
     StoreFailed,
+    Unsupported,
     repeated,
 )
 from ackline.server.stores.logwriter import (
@@ -43,6 +44,9 @@ __all__ = ["LogAppender", "LogsShared"]
 #: Payload bytes written and synced as one group: some milliseconds of disk time, so
 #: that the first of them need not wait for the last.
 _GROUP_BYTES = 8 * 2**20
+
+#: Ids end here, below what the records hold: a publisher may send gaps of any length.
+_LAST_ID = 2**62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +134,7 @@ class LogAppender:
             ValueError: The batch is not what follows from the publisher's position, or
                 its checksum is wrong.
             Fenced: The publisher has a newer epoch.
+            Unsupported: The log has no ids left.
             StorageFull: It failed before.
             StoreFailed: The same.
         """
@@ -224,6 +229,8 @@ class LogAppender:
                 raise ValueError(
                     f"unit {batch.first_unit} does not follow {state.position}"
                 )
+        if self.assigned_id + batch.count > _LAST_ID:
+            raise Unsupported("an id that high in a log", "begin another log")
         # What is stored with a wrong checksum cannot be read back.
         if batch.count < 1 or crc32c(batch.payload) != batch.payload_crc:
             raise ValueError("a batch needs an event and the CRC of its payload")
