@@ -126,6 +126,30 @@ async def test_what_is_there_of_each_part_is_not_fetched_again(
     assert result.resumes >= 1
 
 
+async def test_a_part_is_continued_inside_the_chunk_that_was_cut(
+    server: ServerProcess, tmp_path: Path, name: str
+) -> None:
+    target = tmp_path / "copy"
+    async with (
+        Link(target_port=server.port, options=SLOW) as link,
+        connect(f"ackline://127.0.0.1:{link.port}") as client,
+    ):
+        await client.upload(DATA, name)
+        fetch = asyncio.create_task(
+            client.fetch(name, target, parallel=2, chunk_size=2 * MIB)
+        )
+        async with asyncio.timeout(20):
+            while link.counters.bytes_to_client < 2 * MIB:
+                await asyncio.sleep(0.01)
+        fetch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await fetch
+        before = link.counters.bytes_to_client
+        await client.fetch(name, target, parallel=2, chunk_size=2 * MIB)
+        assert link.counters.bytes_to_client - before < len(DATA) - MIB
+    assert target.read_bytes() == DATA
+
+
 async def test_parts_that_are_something_else_are_fetched_again(
     server: ServerProcess, tmp_path: Path, name: str
 ) -> None:

@@ -90,12 +90,13 @@ class SliceTarget(ResumableTarget):
 
     @property
     def size(self) -> int:
-        """Bytes that are there from an earlier attempt."""
+        """Bytes that are there, those of an incomplete chunk included."""
         return self._size
 
     def put(self, at: int, data: memoryview) -> None:
         """Write at the offset in this part."""
         self._file.put(self._offset + at, data)
+        self._size = at + len(data)
 
     def read_back(self, at: int, size: int) -> int:
         """Return the CRC-32C of bytes written earlier."""
@@ -115,14 +116,16 @@ class Part(Struct, kw_only=True):
 
     Attributes:
         start, length: bytes, from where the fetch begins.
-        written: bytes of it that are there.
-        notes: what they are a part of.
+        written: bytes of it that were there, and of whole chunks that came since.
+        slice: where it is written to, if that is a file.
+        notes: what is there is a part of this.
         result: once it is whole.
     """
 
     start: int
     length: int
     written: int
+    slice: SliceTarget | None
     notes: Entry
     result: FetchResult | None = None
 
@@ -234,6 +237,7 @@ class ParallelFetch:
                 start=start,
                 length=min(size, total - start),
                 written=written,
+                slice=self._slice(start, written),
                 notes=self._notes,
             )
             for start, written in zip(
@@ -244,6 +248,11 @@ class ParallelFetch:
         self._began = sum(part.written for part in self._parts)
         if isinstance(self._target, FileTarget) and not self._began:
             self._target.cut(0)
+
+    def _slice(self, start: int, written: int) -> SliceTarget | None:
+        if isinstance(self._target, FileTarget):
+            return SliceTarget(self._target, start, written)
+        return None
 
     def _written(self, entry: Entry, starts: range, size: int) -> list[int]:
         """Return how much of each part an earlier attempt has written."""
@@ -305,9 +314,7 @@ class ParallelFetch:
 
     async def _fetch_part(self, begin: Begin, part: Part) -> None:
         """Fetch a part, or find out that what was there of it is something else."""
-        target: Target = MemoryTarget()
-        if isinstance(self._target, FileTarget):
-            target = SliceTarget(self._target, part.start, part.written)
+        target = part.slice or MemoryTarget()
         parameters = structs.replace(
             self._parameters,
             object_id=str(self._notes["object_id"]),
@@ -381,7 +388,8 @@ class ParallelFetch:
 
     async def _save(self, state: State | None) -> None:
         if state is not None and isinstance(self._target, FileTarget):
-            written = " ".join(str(part.written) for part in self._parts)
+            sizes = [part.slice.size for part in self._parts if part.slice is not None]
+            written = " ".join(map(str, sizes))
             await self._threads.run(lambda: state.put(**self._notes, written=written))
 
     def _show(self) -> None:
