@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ackline.proto import merging
-from ackline.proto.batches import Event, Gap
+from ackline.proto.batches import GAP_KIND, Event, Gap, encode_entries, gap_entry
 from ackline.proto.conflation import ConflatedFeed
 from ackline.proto.feed import EventBuffer
 from ackline.proto.messages import GapReason
@@ -162,3 +162,39 @@ def test_events_are_whole_and_of_their_kind() -> None:
         Event(1, "y", b"2"),
         Event(2, "x", b"3"),
     ]
+
+
+class Gapped(EventBuffer):
+    """A feed with a publisher's own gap: ids 2 to 4 of 8."""
+
+    @property
+    def next_id(self) -> int:
+        return 8
+
+    def next_batch(self, position: int) -> Batch | None:
+        entries = [
+            (1, b"k"),
+            (0, b"1"),
+            (GAP_KIND, gap_entry(3, GapReason.MERGED)),
+            (0, b"5"),
+            (1, b"j"),
+            (0, b"7"),
+        ]
+        return encode_entries(0, entries).tail(position) if position < 8 else None
+
+    peek = next_batch
+
+
+@pytest.mark.parametrize(
+    ("policy", "found"),
+    [
+        ("merge", ["6m", "j", "7"]),
+        ("merge:key", ["k", "1", "3m", "5", "j", "7"]),
+        ("merge:none", ["k", "1", "3m", "5", "j", "7"]),
+    ],
+)
+def test_a_gap_of_a_publisher_takes_up_its_ids(policy: str, found: list[str]) -> None:
+    feed = buffer(Gapped)
+    feed.define("key")
+    name, _, value = policy.partition(":")
+    assert read(ConflatedFeed(feed, parse_policy(name, value or None)), feed) == found

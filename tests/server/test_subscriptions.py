@@ -21,7 +21,7 @@ from ackline.proto.messages import (
     Status,
     StatusReport,
 )
-from ackline.proto.notices import BatchReceived
+from ackline.proto.notices import BatchReceived, ConnectionFailed
 from tests.server.peer import LIMITS, Peer
 
 if TYPE_CHECKING:
@@ -229,3 +229,27 @@ async def test_cancelling_a_subscription_ends_it(start: Starter) -> None:
         reader.cancel(work=True)
         outcome = await reader.ended()
         assert (outcome.outcome, outcome.position) == (OutcomeKind.CANCELLED, 1000)
+
+
+async def test_a_kind_that_is_new_while_the_window_is_full_is_named(
+    start: Starter,
+) -> None:
+    """SPEC.md §11: before its first event, however long that has to wait."""
+    async with start() as serving, Peer(serving.port) as peer:
+        reader = peer.subscribe("logs/log", take=False, units=8)
+        assert (await reader.refused()).message.code == Code.NOT_FOUND
+        await peer.publish("log", [b"x"] * 100).ended()
+        reader = peer.subscribe("logs/log", take=False, units=8)
+        await reader.until(BatchReceived)
+        assert reader.stream.receiver is not None
+        while reader.stream.receiver.received_units < 8:
+            await asyncio.sleep(0)
+        for name in ("one", "two"):
+            await peer.publish("log", [b"y"] * 50, kinds=(name,)).ended()
+            # The reader's stream has been asked for more by now, before this answer.
+            await peer.request(FrameType.STATUS, Status("logs/log"))
+        reader.go_on()
+        received = await reader.events(200)
+        kinds = [each[1] for each in received]
+        assert kinds == [""] * 100 + ["", "one"] * 25 + ["", "two"] * 25
+        assert not [n for n in peer.notices if isinstance(n, ConnectionFailed)]

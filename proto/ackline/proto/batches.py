@@ -309,6 +309,12 @@ class Batch(Struct, frozen=True, gc=False):
             if kind == GAP_KIND and (end := at + covers(kind, body)) > from_id
         ]
 
+    def numbered(self, from_id: int) -> Iterator[tuple[int, int, bytes]]:
+        """Yield id, number of the kind and body of every event from `from_id` on."""
+        for position, kind, body in self._placed():
+            if position >= from_id and kind < FIRST_RESERVED:
+                yield position, kind, body
+
     @property
     def _bodies_at(self) -> int:
         return _WORD + self.entries * _WORD

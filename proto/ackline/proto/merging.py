@@ -107,40 +107,54 @@ class Merging:
         self._scanned = at
 
     def _take_kinds(self, batch: Batch, at: int) -> None:
-        columns, _bodies = batch.proof_parts(from_id=at)
-        kinds = bytes(columns[::ENTRY_SIZE])
-        for place, kind in sorted((kinds.rfind(kind), kind) for kind in set(kinds)):
-            self._put(kind, _Group(at + place, at + place + 1))
+        if batch.special:  # ids do not follow one another where a publisher left a gap
+            last = {kind: position for position, kind, _ in batch.numbered(at)}
+        else:
+            columns, _bodies = batch.proof_parts(from_id=at)
+            kinds = bytes(columns[::ENTRY_SIZE])
+            last = {kind: at + kinds.rfind(kind) for kind in set(kinds)}
+        for kind, position in sorted(last.items(), key=lambda item: item[1]):
+            self._put(kind, _Group(position, position + 1))
 
     def _take_keys(self, batch: Batch, at: int) -> int:
         """Return the cost, in events."""
-        columns, bodies = batch.proof_parts(from_id=at)
-        kinds = bytes(columns[::ENTRY_SIZE])
-        number = self._feed.kinds.number_of(str(self._kind))
-        place = -1 if number is None else kinds.find(number)
-        if place and self._open is None:
+        keys = self._keys_in(batch, at)
+        if self._open is None and (not keys or keys[0][0] > at):
             self._open = _Group(at, None)
             self._put(None, self._open)
-        if place < 0:
-            return 1
-        words = unpack(f">{len(kinds)}I", columns)
-        ends = list(accumulate(word & _LENGTH_MASK for word in words))
-        assert number is not None
-        while place >= 0:
+        for position, body in keys:
             if self._open is not None:
-                self._open.stop = at + place
-            self._open = _Group(at + place, None)
-            body = bodies[ends[place - 1] if place else 0 : ends[place]]
+                self._open.stop = position
+            self._open = _Group(position, None)
             self._put(_key(body), self._open)
+        return batch.entries if keys else 1
+
+    def _keys_in(self, batch: Batch, at: int) -> list[tuple[int, bytes | memoryview]]:
+        """Return the ids and bodies of the events that are keys."""
+        number = self._feed.kinds.number_of(str(self._kind))
+        if number is None:
+            return []
+        if batch.special:
+            return [(i, body) for i, kind, body in batch.numbered(at) if kind == number]
+        columns, bodies = batch.proof_parts(from_id=at)
+        kinds = bytes(columns[::ENTRY_SIZE])
+        place = kinds.find(number)
+        if place < 0:
+            return []
+        words = unpack(f">{len(kinds)}I", columns)
+        ends = [0, *accumulate(word & _LENGTH_MASK for word in words)]
+        found: list[tuple[int, bytes | memoryview]] = []
+        while place >= 0:
+            found.append((at + place, bodies[ends[place] : ends[place + 1]]))
             place = kinds.find(number, place + 1)
-        return len(kinds)
+        return found
 
     def _put(self, key: object, group: _Group) -> None:
         self._groups[key] = group
         self._groups.move_to_end(key)
 
 
-def _key(body: memoryview) -> bytes:
+def _key(body: bytes | memoryview) -> bytes:
     if len(body) <= KEY_DIGEST:
         return bytes(body)
     return blake2b(body, digest_size=KEY_DIGEST).digest()

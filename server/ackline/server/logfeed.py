@@ -17,6 +17,7 @@ from ackline.proto.batches import (
     kind_definition,
     merge,
 )
+from ackline.proto.limits import MAX_PAYLOAD
 from ackline.proto.messages import End, GapReason, Intent
 from ackline.proto.proofs import NOTHING
 from ackline.server import outcomes
@@ -93,7 +94,7 @@ class LogFeed:
         source: the log.
         reader: told of what is not there.
         gaps: whether events that are not retained are told as a gap.
-        defines: whether kinds that are added later are told in batches of their own.
+        defines: whether kinds that are added later are told in the batches.
     """
 
     __slots__ = (
@@ -103,6 +104,7 @@ class LogFeed:
         "_loaded",
         "_loading",
         "_log",
+        "_offered",
         "_reader",
         "_wake",
         "generation",
@@ -118,6 +120,8 @@ class LogFeed:
         self._reader = reader
         self._gaps = gaps
         self._defines = defines
+        # Where kinds were offered, and how many are known once that is sent.
+        self._offered: tuple[int, int] | None = None
         self._loaded: Sequence[StoredBatch] = ()
         self._loading = False
         self._known: Mapping[int, ProofSum] = _NONE_KNOWN
@@ -149,11 +153,16 @@ class LogFeed:
 
     def next_batch(self, position: int) -> Batch | None:
         """Return events from `position` on, or None if there are none in memory."""
+        batch = self._events(position)
+        if len(self._log.record.kinds) > len(self.kinds):
+            if not self._defines:
+                self.know_kinds()
+            elif batch is not None:
+                return self._defined(batch, position)
+        return batch
+
+    def _events(self, position: int) -> Batch | None:
         source = self._log
-        if len(source.record.kinds) > len(self.kinds):
-            if self._defines:
-                return self._definitions(position)
-            self.know_kinds()
         if position >= source.next_id:
             return None
         if position < source.first_id:
@@ -245,18 +254,30 @@ class LogFeed:
         elif self._wake is not None:
             self._wake()
 
-    def _definitions(self, position: int) -> Batch:
-        """Return a batch of no event that names the kinds added meanwhile."""
-        first = len(self.kinds)
-        names = self._log.record.kinds[first:]
-        self.know_kinds()
-        return encode_entries(
-            position,
-            [
-                (DEFINITION_KIND, kind_definition(number, name))
-                for number, name in enumerate(names, first + 1)
-            ],
-        )
+    def _defined(self, batch: Batch, position: int) -> Batch:
+        """Return a batch behind the definitions of the kinds added meanwhile.
+
+        They are known when the batch was sent, which the next position asked for shows:
+        what is offered may have to wait for room, and other kinds be added by then.
+        """
+        names = self._log.record.kinds
+        known = len(self.kinds)
+        if self._offered is not None and position > self._offered[0]:
+            known = max(known, self._offered[1])  # a resume may have told more
+            self.kinds = _table(names[:known])
+        if known == len(names):
+            self._offered = None
+            return batch
+        self._offered = position, len(names)
+        definitions = [
+            (DEFINITION_KIND, kind_definition(number, name))
+            for number, name in enumerate(names[known:], known + 1)
+        ]
+        head = encode_entries(position, definitions)
+        if len(head.payload) + len(batch.payload) <= MAX_PAYLOAD:
+            return merge([head, batch])
+        self.know_kinds()  # alone: no position will show that they were sent
+        return head
 
     def _trimmed(self, position: int) -> Batch | None:
         first = self._log.first_id
