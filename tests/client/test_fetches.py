@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ackline.client import Client, ClientOptions, Progress, Refused, UsageError, connect
+from ackline.client.fetches import FetchParameters
+from ackline.proto.resource import Resource, ResourceKind
 from tests.link import Direction, Link, LinkOptions, Way
 
 if TYPE_CHECKING:
@@ -263,3 +265,39 @@ async def test_an_empty_object_makes_an_empty_file(
     await client.upload(nothing(), name)
     await client.fetch(name, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b""
+
+
+@pytest.mark.parametrize(("start", "length"), [(0, None), (1000, None), (70, 5000)])
+@pytest.mark.parametrize("same", [True, False])
+async def test_a_part_file_that_is_complete_is_only_confirmed(
+    client: Client,
+    tmp_path: Path,
+    name: str,
+    start: int,
+    length: int | None,
+    same: bool,
+) -> None:
+    """Of a range too, whose last chunk is short and has no CRC of its own yet."""
+    data = os.urandom(10_000)
+    end = len(data) if length is None else start + length
+    made = await client.upload(data, name)
+    target = tmp_path / "copy"
+    parameters = FetchParameters(
+        resource=Resource.of(ResourceKind.OBJECTS, name),
+        object_id="",
+        version=0,
+        start=start,
+        length=length,
+        chunk_size=MIB,
+        deadline=0.0,
+    )
+    state = client._fetch_state(None, target, parameters)
+    assert state is not None
+    state.put(object_id=made.object_id, chunk_size=MIB)
+    there = data[start:end] if same else bytes(end - start)
+    (tmp_path / "copy.part").write_bytes(there)
+    result = await client.fetch(
+        name, target, start=start, length=length, chunk_size=MIB
+    )
+    assert target.read_bytes() == data[start:end]
+    assert result.resumes == int(same)

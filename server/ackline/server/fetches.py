@@ -80,7 +80,7 @@ class FetchHandler(Handler):
         """
         detail = self.detail
         await self._find(detail.object_id)
-        await self._know(detail.position)
+        await self._know(detail.position, detail.held)
 
     def answer(self) -> Answer:
         """Begin where the client says, if its proof holds.
@@ -130,7 +130,7 @@ class FetchHandler(Handler):
 
     async def settle(self, wanted: ResumeStream) -> None:
         """Learn the CRCs of what the client says it has."""
-        await self._know(wanted.position)
+        await self._know(wanted.position, wanted.held)
 
     async def _find(self, object_id: str) -> None:
         found = await self._record(object_id)
@@ -201,10 +201,15 @@ class FetchHandler(Handler):
                 f"{self._length} bytes are more than {MAX_CHUNKS} chunks",
             )
 
-    async def _know(self, position: int) -> None:
-        """Read what no CRC is known of before `position`."""
-        sender, stored = self.sender, self._object
-        if stored is None or position > (sender.total or 0):
+    async def _know(self, position: int, held: int) -> None:
+        """Read what no CRC is known of before `position`.
+
+        And of that chunk if it is held whole: nothing of it is sent any more.
+        """
+        sender, stored, total = self.sender, self._object, self.sender.total or 0
+        if position < total and held == sender.length_of(position):
+            position += 1
+        if stored is None or position > total:
             return
         first = sender.prefix_units
         buffer = self.service.pool.take(self._chunk_size)
