@@ -192,15 +192,19 @@ async def test_a_run_that_can_be_computed_goes_on_whatever_is_killed(
             )
             for number in range(2)
         ]
+        firsts = []
+        for viewer in viewers:
+            assert viewer.stdout is not None
+            firsts.append(await viewer.stdout.readline())
         waiting = [asyncio.ensure_future(viewer.communicate()) for viewer in viewers]
         for _ in range(3):
             await asyncio.sleep(chance.uniform(0.3, 0.5))
             await server.kill()
             await server.start()
-        for viewer, ending in zip(viewers, waiting, strict=True):
+        for viewer, first, ending in zip(viewers, firsts, waiting, strict=True):
             out, errors = await ending
             assert viewer.returncode == 0, errors.decode()
-            found = lines(out)
+            found = lines(first + out)
             assert found[-1]["outcome"] == "completed"
             assert [line["id"] for line in found[:-1]] == list(range(600))
             assert [line["data"] for line in found[:-1]] == [
