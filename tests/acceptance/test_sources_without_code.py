@@ -74,7 +74,7 @@ async def test_a_viewer_that_cancels_on_exit_stops_the_command(tmp_path: Path) -
         viewer, pids = await work(server, tmp_path, "--cancel-on-exit")
         viewer.send_signal(signal.SIGINT)
         await viewer.communicate()
-        assert viewer.returncode == 130
+        assert viewer.returncode == -signal.SIGINT
         await gone(pids)
 
 

@@ -102,11 +102,16 @@ async def start_command(
     )
 
 
+def as_shown(code: int) -> int:
+    """Return an exit code as a shell shows it, where a signal ended the process."""
+    return code if code >= 0 else 128 - code
+
+
 async def finish(process: asyncio.subprocess.Process, data: bytes = b"") -> Done:
     """Wait for a command."""
     out, errors = await process.communicate(data or None)
     assert process.returncode is not None
-    return Done(process.returncode, out.decode(), (errors or b"").decode())
+    return Done(as_shown(process.returncode), out.decode(), (errors or b"").decode())
 
 
 async def command(*arguments: str, folder: Path, data: bytes | None = None) -> Done:

@@ -22,7 +22,14 @@ from ackline.client.cli import EPILOG
 from ackline.client.cli.running import BaseCommand, Exit
 from ackline.client.progress import Progress
 from ackline.proto.checksums import crc32c
-from tests.client.processes import ROOT, command, finish, interrupt, start_command
+from tests.client.processes import (
+    ROOT,
+    as_shown,
+    command,
+    finish,
+    interrupt,
+    start_command,
+)
 from tests.link import Link, LinkOptions, Way
 
 if TYPE_CHECKING:
@@ -380,7 +387,7 @@ async def test_a_command_whose_output_nobody_reads_can_be_interrupted(
     async with asyncio.timeout(5):
         while running.returncode is None:
             await asyncio.sleep(0.01)
-    assert running.returncode == Exit.INTERRUPTED
+    assert as_shown(running.returncode) == Exit.INTERRUPTED
     pipe.resume_reading()
     await finish(running)
 
@@ -419,7 +426,7 @@ async def test_a_reader_that_goes_away_ends_the_command_quietly(
     await running.stdout.readline()
     transport = running._transport.get_pipe_transport(1)  # type: ignore[attr-defined]
     transport.close()
-    assert await asyncio.wait_for(running.wait(), 5) == 0
+    assert await asyncio.wait_for(running.wait(), 5) == -signal.SIGPIPE
     assert await running.stderr.read() == b""
 
 
@@ -543,7 +550,7 @@ def test_no_bar_is_left_beside_the_result(
         async def run(self, client: Client) -> int:
             return 0 if client.connected else 1
 
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("os.isatty", lambda _: True)
     shown = Shown(Namespace(quiet=False, json=False))
     shown.display.show(Progress(done=1, total=2, began=0, resumes=0))
     shown.result("done")

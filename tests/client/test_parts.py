@@ -296,7 +296,7 @@ def test_progress_is_one_line() -> None:
 
 
 def test_lines_of_progress_are_few(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     clock = itertools.count(0.0, 0.5)
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
@@ -305,19 +305,19 @@ def test_lines_of_progress_are_few(
         display.show(Progress(done=done, total=20, began=0, resumes=0))
     display.note("connected again")
     display.close()
-    shown = capsys.readouterr()
+    shown = capfd.readouterr()
     assert not shown.out
     assert 3 <= len(shown.err.splitlines()) <= 6
     quiet = Display(quiet=True)
     quiet.show(Progress(done=1, total=2, began=0, resumes=0))
     quiet.note("nothing")
-    assert not capsys.readouterr().err
+    assert not capfd.readouterr().err
 
 
 def test_a_terminal_gets_a_bar(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("os.isatty", lambda _: True)
     display = Display(quiet=False)
     display.title = "file"
     display.show(Progress(done=1, total=2, began=0, resumes=0))
@@ -325,7 +325,7 @@ def test_a_terminal_gets_a_bar(
     display.note("connection [lost]")
     display.close()
     display.close()
-    assert "connection [lost]" in capsys.readouterr().err
+    assert "connection [lost]" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

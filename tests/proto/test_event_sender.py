@@ -17,6 +17,7 @@ from ackline.proto.messages import (
     Proof,
     Standing,
 )
+from ackline.proto.notices import SenderHeld
 from tests.proto.joined import MemoryClient, Pair, limits
 
 
@@ -118,3 +119,25 @@ def test_a_definition_that_leaves_its_event_no_room_fails_the_stream() -> None:
     stream = pair.client.subscribe("sources/x")
     pair.run()
     assert pair.client.outcomes[stream.id].code == Code.LIMIT_EXCEEDED
+
+
+def test_what_the_receiver_is_short_of_is_told_once_and_when_it_is_over() -> None:
+    """SPEC.md §13: `code` with `retry_after`."""
+    _pair, sender, _buffer = publishing(5)
+    told: list[int] = []
+    sender.stream.notify = lambda notice: (
+        told.append(notice.code) if isinstance(notice, SenderHeld) else None
+    )
+    full = Ack(
+        100,
+        10**6,
+        5,
+        Durability.SYNCED,
+        retry_after=1.0,
+        code=Code.INSUFFICIENT_STORAGE,
+    )
+    for ack in (full, full, Ack(100, 10**6, 5, Durability.SYNCED), full):
+        sender.acknowledged(5, ack, rewind=False, now=0.0)
+    assert told == [Code.INSUFFICIENT_STORAGE, 0, Code.INSUFFICIENT_STORAGE]
+    sender.begin(100, 10**6)  # another connection knows nothing of it
+    assert sender.held_code == 0

@@ -17,11 +17,13 @@ from ackline.proto.errors import (
     StreamCancelled,
     StreamFailed,
     UsageError,
+    code_name,
 )
 from ackline.proto.limits import MAX_KEY
 from ackline.proto.messages import Cancel, Outcome, OutcomeKind, Scope
 from ackline.proto.notices import (
     OutcomeReceived,
+    SenderHeld,
     StoredMoved,
     StreamBroken,
     StreamError,
@@ -56,6 +58,7 @@ class Handle(ABC):
         outcome: once the server decided it.
         failure: why the stream can go on no more, if it has no outcome.
         resumes: connections it was brought back on, after the first.
+        held: name of what the server is short of, while it takes nothing; or "".
         changed: set by everything that happens.
     """
 
@@ -66,6 +69,7 @@ class Handle(ABC):
         self.outcome: Outcome | None = None
         self.failure: AcklineError | None = None
         self.resumes = 0
+        self.held = ""
         self.changed = Signal()
         self._tries = 0
         self._mark: object = None
@@ -187,6 +191,9 @@ class Handle(ABC):
                 self.outcome = outcome
             case StoredMoved():
                 self._moved()
+                self.happened(notice)
+            case SenderHeld(_, code):
+                self.held = code_name(code) if code else ""
                 self.happened(notice)
             case _:
                 self.happened(notice)

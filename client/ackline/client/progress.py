@@ -20,12 +20,15 @@ class Progress(Struct, frozen=True, kw_only=True):
         total: all of them, or None while that is not known.
         began: what was done when this process began, left out of a rate.
         resumes: connections the stream was brought back on.
+        held: why the server takes nothing for now, such as `insufficient_storage` (its
+            disk is full); "" while it does. It is tried again.
     """
 
     done: int
     total: int | None
     began: int
     resumes: int
+    held: str = ""
 
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from ackline.proto.feed import EventBuffer
 from ackline.proto.kinds import KindTable
 from ackline.proto.limits import MAX_EVENT
 from ackline.proto.messages import End, Intent, Open, PublishDetail, Use, raw
-from ackline.proto.notices import StoredMoved
+from ackline.proto.notices import SenderHeld, StoredMoved
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -242,6 +242,9 @@ class Publisher(Handle):
         """Let go of what is stored."""
         if isinstance(notice, StoredMoved) and self._buffer is not None:
             self._buffer.set_floor(notice.position)
+        elif isinstance(notice, SenderHeld):
+            # Whoever publishes what comes now and then may not be waiting for anything.
+            asyncio.get_running_loop().call_soon(self._show)
 
     # Private
 
@@ -319,6 +322,7 @@ class Publisher(Handle):
                     total=buffer.next_id if self._finished else None,
                     began=self.first_unit,
                     resumes=self.resumes,
+                    held=self.held,
                 )
             )
 

@@ -72,8 +72,8 @@ class Requests:
                 answer=loop.create_future(),
             )
             self._pending[number] = pending
-            self._send(number, pending)
             try:
+                self._send(number, pending)
                 return await pending.answer
             finally:
                 del self._pending[number]

@@ -219,5 +219,6 @@ class Transfers:
                     total=self._total,
                     began=self._began + sum(each.began for each in moving),
                     resumes=0,
+                    held=next((each.held for each in moving if each.held), ""),
                 )
             )

@@ -157,7 +157,7 @@ class Upload(Handle):
         self._failing = False
         self._resent = 0
         self._continued = 0
-        self._told = -1
+        self._told = (-1, "")
         self._began = 0
         self._source_error: BaseException | None = None
 
@@ -415,15 +415,16 @@ class Upload(Handle):
 
     def _show(self) -> None:
         done = self._done()
-        if self._on_progress is None or done == self._told:
+        if self._on_progress is None or (done, self.held) == self._told:
             return
-        self._told = done
+        self._told = (done, self.held)
         self._on_progress(
             Progress(
                 done=done,
                 total=self._source.size,
                 began=self._began,
                 resumes=self.resumes + self._continued,
+                held=self.held,
             )
         )
 

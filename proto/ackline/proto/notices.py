@@ -60,6 +60,7 @@ __all__ = [
     "ReplyReceived",
     "RequestReceived",
     "ResumeReceived",
+    "SenderHeld",
     "SessionConfirmed",
     "SessionResumed",
     "StoredMoved",
@@ -232,6 +233,18 @@ class StoredMoved(Struct, frozen=True):
     position: int
 
 
+class SenderHeld(Struct, frozen=True):
+    """The receiver is short of something, and no new unit is begun; 0: not any more.
+
+    Attributes:
+        stream: which.
+        code: what it is short of, such as `insufficient_storage`.
+    """
+
+    stream: Stream
+    code: int
+
+
 class CancelReceived(Struct, frozen=True):
     """Server: stop, then `decide()` the outcome."""
 
@@ -282,6 +295,7 @@ Notice: TypeAlias = (
     | EndReceived
     | ChunkWanted
     | StoredMoved
+    | SenderHeld
     | CancelReceived
     | ReleaseReceived
     | OutcomeReceived

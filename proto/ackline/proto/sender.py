@@ -44,6 +44,7 @@ class Sender(ABC):
         "durability",
         "end",
         "end_sent",
+        "held_code",
         "held_until",
         "log_position",
         "priority",
@@ -68,6 +69,7 @@ class Sender(ABC):
         self.end: End | None = None
         self.end_sent = False
         self.held_until = 0.0
+        self.held_code = 0
         self.sent_units = 0
         self.replayed_units = 0
         self._attached = False
@@ -102,6 +104,7 @@ class Sender(ABC):
         self.window.restart(limit_units, limit_bytes)
         self.end_sent = False
         self.held_until = 0.0
+        self.held_code = 0
 
     def opened_early(self, standing: Standing) -> None:
         """Take OPENED after data was sent without waiting for it (SPEC.md §9.2)."""
@@ -134,8 +137,13 @@ class Sender(ABC):
         self.log_position = max(self.log_position, ack.log_position)
         self.window.raise_to(ack.limit_units, ack.limit_bytes)
         self._forget(ack)
+        held_code = 0
         if ack.retry_after > 0:
             self.held_until = now + ack.retry_after
+            held_code = ack.code
+        if held_code != self.held_code:
+            self.held_code = held_code
+            self.stream.sender_held(held_code)
         if rewind:
             self.end_sent = False
             self._rewind()

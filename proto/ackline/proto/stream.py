@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.lifecycle import Lifecycle, PauseReason
 from ackline.proto.messages import Outcome, Use
-from ackline.proto.notices import ChunkWanted, StoredMoved, StreamBroken
+from ackline.proto.notices import ChunkWanted, SenderHeld, StoredMoved, StreamBroken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,6 +168,10 @@ class Stream:
     def stored_moved(self, position: int) -> None:
         """Tell that the receiver keeps everything before `position`."""
         self.notify(StoredMoved(self, position))
+
+    def sender_held(self, code: int) -> None:
+        """Tell what the receiver is short of."""
+        self.notify(SenderHeld(self, code))
 
     def wants_chunk(self) -> None:
         """Tell that the sender may want chunks."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ackline.proto.batches import Event, Gap
     from ackline.proto.entries import LeftOut
     from ackline.proto.messages import Outcome
+    from ackline.proto.policies import Policy
 
 __all__ = ["Subscription"]
 
@@ -87,6 +88,11 @@ class Subscription(Stream[AsyncSubscription]):
     def generation(self) -> int:
         """Of the log or run; a log made again has another."""
         return self._stream.generation
+
+    @property
+    def policy(self) -> Policy:
+        """What happens when this side is slow, and for how long an event may linger."""
+        return self._stream.policy
 
     @property
     def run_id(self) -> str:

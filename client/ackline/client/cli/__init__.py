@@ -40,6 +40,7 @@ exit codes:
     4  no connection, or lost for good
     5  cancelled
   130  interrupted with Ctrl-C; the message says how to continue
+  141  nobody reads the output any more (SIGPIPE)
 
 variables: ACKLINE_SERVER is the default of --server, ACKLINE_TOKEN the bearer token.
 """

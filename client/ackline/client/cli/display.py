@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import os
 import time
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ackline.client.progress import Progress
 
-__all__ = ["Display", "bytes_text", "duration_text", "progress_text"]
+__all__ = ["Display", "bytes_text", "duration_text", "progress_text", "say"]
+
+STDERR = 2
 
 LINE_EVERY = 2.0
 """Seconds between two progress lines where there is no terminal."""
+
+HELD = {
+    "insufficient_storage": "its disk is full",
+    "storage_failed": "its disk fails",
+    "overloaded": "it has too much to do",
+}
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -45,14 +54,22 @@ class Display:
         self._bar: Bar | None = None
         self._began = time.monotonic()
         self._last = 0.0
+        self._held_at = -1
 
     def show(self, progress: Progress) -> None:
         """Show progress; cheap enough to be called for every chunk."""
+        if progress.held and self._held_at != progress.done:
+            self._held_at = progress.done
+            why = HELD.get(progress.held, "it is short of something")
+            self.note(
+                f"the server stores nothing for now: {why} ({progress.held}); waiting",
+                error=True,
+            )
         now = time.monotonic()
         if self._quiet:
             return
         rate = (progress.done - progress.began) / max(now - self._began, 1e-3)
-        if sys.stderr.isatty():
+        if os.isatty(STDERR):
             if self._bar is None:
                 from ackline.client.cli.bar import RichBar  # noqa: PLC0415 - slow
 
@@ -60,14 +77,14 @@ class Display:
             self._bar.show(progress, rate)
         elif now - self._last >= LINE_EVERY and now - self._began >= LINE_EVERY:
             self._last = now
-            self._print(progress_text(progress, rate, counts=self.counts))
+            say(progress_text(progress, rate, counts=self.counts))
 
     def note(self, text: str, *, error: bool = False) -> None:
         """Print a line; when quiet, only an error."""
         if self._bar is not None:
             self._bar.note(text)
         elif error or not self._quiet:
-            self._print(text)
+            say(text)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -75,8 +92,15 @@ class Display:
         if bar is not None:
             bar.close()
 
-    def _print(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+
+def say(text: str) -> None:
+    """Print a line on standard error; if nobody reads that, say nothing.
+
+    Past `sys.stderr`: what that could not write it would try again at exit, and change
+    the exit code.
+    """
+    with contextlib.suppress(OSError):
+        os.write(STDERR, text.encode(errors="backslashreplace") + b"\n")
 
 
 def progress_text(progress: Progress, rate: float, *, counts: bool) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import stat
+import select
 import struct
 from typing import IO, TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from ackline.proto.proofs import NOTHING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from ackline.client.threads import Threads
     from ackline.proto.proofs import ProofSum
 
 __all__ = ["Lines", "piped_lines"]
@@ -92,32 +92,28 @@ def check_length(torn: bytes, name: str) -> None:
         )
 
 
-async def piped_lines(file: IO[bytes]) -> AsyncIterator[list[bytes]]:
-    """Yield lines as they come through a pipe, a socket or a terminal.
+async def piped_lines(fd: int, threads: Threads) -> AsyncIterator[list[bytes]]:
+    """Yield lines as they come, nothing ahead of what the consumer takes but one block.
 
-    Nothing is read ahead of what the consumer takes but one block. What an event loop
-    cannot wait for, such as a file or /dev/null, is read in a thread.
+    In a thread that may be left behind: to wait for it in the event loop, what is read
+    would have to be made non-blocking, and so for everybody who shares it, such as the
+    next command in a terminal.
     """
-    mode = os.fstat(file.fileno()).st_mode
-    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or file.isatty()):
-        lines = Lines(file, "standard input")
-        while found := await asyncio.to_thread(lines.read):
-            yield found
-        return
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=READ_SIZE)
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), file
-    )
     torn = b""
-    try:
-        while block := await reader.read(READ_SIZE):
-            complete = (torn + block).split(b"\n")
-            torn = complete.pop()
-            check_length(torn, "standard input")
-            if complete:
-                yield complete
-        if torn:
-            yield [torn]
-    finally:
-        transport.close()
+    while block := await threads.run_loose(lambda: read_block(fd)):
+        complete = (torn + block).split(b"\n")
+        torn = complete.pop()
+        check_length(torn, "standard input")
+        if complete:
+            yield complete
+    if torn:
+        yield [torn]
+
+
+def read_block(fd: int) -> bytes:
+    """Wait until there is something to be read, and return it; b"" at the end."""
+    while True:
+        try:
+            return os.read(fd, READ_SIZE)
+        except BlockingIOError:  # somebody else made it non-blocking
+            select.select([fd], [], [])

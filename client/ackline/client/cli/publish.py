@@ -17,6 +17,7 @@ from ackline.client.cli.lines import Lines, piped_lines
 from ackline.client.cli.running import BaseCommand, Exit, outcome_fields
 from ackline.client.cli.values import log_name, open_file, seconds
 from ackline.client.state import open_state
+from ackline.client.threads import Threads
 from ackline.proto.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["HELP", "NAME", "Command", "arguments"]
 
 NAME = "publish"
+STDIN = 0
 HELP = "publish lines of a file or of standard input to a log"
 
 
@@ -75,7 +77,6 @@ class Command(BaseCommand):
             stdin: TextIO | None = sys.stdin
             if stdin is None:
                 raise UsageError("standard input is closed; name a FILE")
-            self._file = stdin.buffer
         else:
             if Path(name).is_dir():
                 raise UsageError(f"{name} is a directory; publish one file")
@@ -83,7 +84,7 @@ class Command(BaseCommand):
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None and self.arguments.file != "-":
+        if self._file is not None:
             self._file.close()
 
     def interrupted(self) -> str:
@@ -95,11 +96,9 @@ class Command(BaseCommand):
     async def run(self, client: Client) -> int:
         """Publish."""
         file = self._file
-        assert file is not None
-        if self.arguments.file == "-":
-            return await self._publish(
-                client, self.arguments.key, piped_lines(file), None
-            )
+        if file is None:
+            blocks = piped_lines(STDIN, Threads())
+            return await self._publish(client, self.arguments.key, blocks, None)
         lines = Lines(file, self.arguments.file)
         state = self._state(client)
         with contextlib.ExitStack() as stack:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import shlex
 import signal
-import sys
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ackline.client import ClientOptions, client_context, connect
-from ackline.client.cli.display import Display
+from ackline.client.cli.display import Display, say
 from ackline.client.connection_states import ConnectionPhase
 from ackline.client.loops import loop_factory
 from ackline.proto.errors import (
@@ -30,9 +31,10 @@ from ackline.proto.messages import OutcomeKind
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from ackline.client import Client, ConnectionState, Outcome
+    from ackline.client.threads import Threads
 
 __all__ = ["BaseCommand", "Exit", "outcome_fields", "run"]
 
@@ -57,6 +59,7 @@ class Exit(IntEnum):
     NO_CONNECTION = 4
     CANCELLED = 5
     INTERRUPTED = 130
+    NO_READER = 141
 
 
 class BaseCommand(ABC):
@@ -125,6 +128,16 @@ def write_out(data: bytes) -> None:
         view = view[os.write(STDOUT, view) :]
 
 
+async def until_no_reader(threads: Threads) -> None:
+    """Return when nobody reads standard output any more.
+
+    Without it a command that has nothing to print would not find out.
+    """
+    waiting = select.poll()
+    waiting.register(STDOUT, 0)
+    await threads.run_loose(waiting.poll)
+
+
 def outcome_fields(outcome: Outcome) -> dict[str, Any]:
     """Return how a stream ended, for a JSON line."""
     return {
@@ -140,24 +153,39 @@ def run(arguments: argparse.Namespace) -> int:
     make: Callable[[argparse.Namespace], BaseCommand] = arguments.command
     command = make(arguments)
     try:
-        command.prepare()
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(_connected(command))
+        with _interruptible():
+            command.prepare()
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                return runner.run(_connected(command))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        _say(command.interrupted())
+        say(command.interrupted())
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        _mute_stdout()
-        return Exit.DONE
-    except AcklineError as error:
-        _say(f"ackline: {error}")
-        return _exit_code(error)
-    except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        _say(f"ackline: {name}{error.strerror or error}")
-        return Exit.USAGE if isinstance(error, UNUSABLE_FILES) else Exit.FAILED
+        return Exit.NO_READER
+    except Exception as error:  # a traceback tells a user nothing
+        if os.environ.get("ACKLINE_DEBUG"):
+            raise
+        text, code = _told(error)
+        say(f"ackline: {text}")
+        return code
     finally:
         command.close()
+
+
+@contextmanager
+def _interruptible() -> Generator[None]:
+    """Raise KeyboardInterrupt for Ctrl-C, where before and after it ends the process.
+
+    Between the end of the block and of the process it could only be a traceback.
+    """
+    ends = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    if ends:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ends:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def _connected(command: BaseCommand) -> int:
@@ -193,6 +221,22 @@ def _teller(display: Display) -> Callable[[ConnectionState], None]:
     return tell
 
 
+def _told(error: Exception) -> tuple[str, int]:
+    """Return what to say of an error, and the exit code."""
+    if isinstance(error, AcklineError):
+        return str(error), _exit_code(error)
+    if isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename else ""
+        unusable = isinstance(error, UNUSABLE_FILES)
+        text = f"{name}{error.strerror or error}"
+        return text, Exit.USAGE if unusable else Exit.FAILED
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object!r} is not Unicode text", Exit.USAGE
+    what = f"{type(error).__name__}: {error}"
+    text = f"a defect of this program: {what}; with ACKLINE_DEBUG=1 it shows where"
+    return text, Exit.FAILED
+
+
 def _exit_code(error: AcklineError) -> int:
     if isinstance(error, UsageError):
         return Exit.USAGE
@@ -201,14 +245,3 @@ def _exit_code(error: AcklineError) -> int:
     if isinstance(error, ConnectionLost):
         return Exit.NO_CONNECTION
     return Exit.CANCELLED if isinstance(error, StreamCancelled) else Exit.FAILED
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _mute_stdout() -> None:
-    """Keep the interpreter from complaining when it flushes at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

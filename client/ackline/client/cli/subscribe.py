@@ -26,6 +26,7 @@ from ackline.client.cli.running import (
     BaseCommand,
     Exit,
     outcome_fields,
+    until_no_reader,
     write_out,
 )
 from ackline.client.cli.values import key_value, policy, seconds, start_at
@@ -186,8 +187,7 @@ class Command(BaseCommand):
 
     async def _deliver(self, subscription: Subscription) -> int:
         try:
-            async for events in subscription.batches():
-                await self._write(subscription, events)
+            await self._print(subscription)
         except StreamEnded:
             if subscription.outcome is None:
                 raise
@@ -214,6 +214,33 @@ class Command(BaseCommand):
                 return Exit.CANCELLED
             case _:
                 return Exit.FAILED
+
+    async def _print(self, subscription: Subscription) -> None:
+        """Print all events.
+
+        Raises:
+            BrokenPipeError: nobody reads them.
+        """
+
+        async def write() -> None:
+            async for events in subscription.batches():
+                await self._write(subscription, events)
+
+        if self._output is not None:
+            await write()
+            return
+        writing = asyncio.create_task(write())
+        unread = asyncio.create_task(until_no_reader(self._threads))
+        either: list[asyncio.Task[None]] = [writing, unread]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not writing.done():
+                raise BrokenPipeError
+            await writing
+        finally:
+            for task in either:
+                task.cancel()
+            await asyncio.wait(either)
 
     async def _write(
         self, subscription: Subscription, events: list[Event | Gap]
