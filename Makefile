@@ -21,9 +21,27 @@ $(STAMP): pyproject.toml
 setup: $(STAMP) ## Create .venv with the package and its development tools
 	@:
 
+# The hot modules compiled, in a tree of its own: put it first on PYTHONPATH.
+COMPILED := build/compiled
+$(COMPILED)/.made: $(STAMP) hatch_build.py $(wildcard proto/ackline/proto/*.py)
+	@$(BIN)/python hatch_build.py $(COMPILED) > /dev/null
+	@touch $@
+
+.PHONY: compiled
+compiled: $(COMPILED)/.made ## Compile the hot modules, for tests and benchmarks
+	@:
+
+# What the compiled modules are tested with: all of the protocol, and each use once.
+# `test_merging` derives from a class of theirs, which a compiled one does not allow.
+TESTED_COMPILED := tests/proto --ignore=tests/proto/test_merging.py tests/interop tests/test_compiled.py \
+    tests/client/test_merging.py tests/client/test_subscriptions.py \
+    tests/client/test_uploads.py tests/server/test_emitter.py
+
 .PHONY: test
-test: setup ## Run all tests
+test: setup ## Run all tests, then those of the protocol with compiled modules
 	$(BIN)/python -m pytest
+	$(MAKE) compiled
+	ACKLINE_COMPILED=1 PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest $(TESTED_COMPILED)
 
 .PHONY: coverage
 coverage: setup ## Run all tests and report branch coverage
@@ -60,7 +78,8 @@ bench: setup ## Measure Ackline beside its peers
 	-@for extra in $(PEERS); do $(BIN)/python -m pip install -qq \
 	    --disable-pip-version-check -e ".[bench-$$extra]" || echo "without $$extra"; done
 	-@npm install --silent --no-package-lock --prefix bench/peers/tus
-	$(BIN)/python -m bench headlines
+	$(MAKE) compiled
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench headlines
 
 .PHONY: clean
 clean: ## Remove .venv, caches and reports

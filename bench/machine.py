@@ -8,6 +8,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from ackline.proto import reader
+
 __all__ = ["commit", "describe"]
 
 
@@ -21,6 +23,7 @@ def describe() -> dict[str, str]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "uvloop": version("uvloop"),
+        "ackline": "pure" if str(reader.__file__).endswith(".py") else "compiled",
         "commit": commit(),
     }
 

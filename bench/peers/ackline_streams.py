@@ -39,7 +39,7 @@ async def many(spec: Many, job: Job) -> Measured:
             )
             streams.append(await stack.enter_async_context(subscription))
         with job.clock:
-            consumed = await _consume_all(streams, latencies, events)
+            consumed = await _consume_all(streams, latencies, 0, events)
         async for _, item in consumed:
             completed = isinstance(item, Outcome) and item.outcome.name == "COMPLETED"
             check(completed, f"{item} is one too many")
@@ -72,10 +72,7 @@ async def fanout(spec: Fanout, job: Job) -> Measured:
                 await publisher.send(due_body(due, spec.size))
 
         with job.clock:
-            await asyncio.gather(
-                produce(),
-                *(_consume(stream, latencies, 1, events) for stream in streams),
-            )
+            await asyncio.gather(produce(), _consume_all(streams, latencies, 1, events))
     return Measured(
         units=events * spec.subscribers,
         checked="id and order at every subscriber",
@@ -84,10 +81,11 @@ async def fanout(spec: Fanout, job: Job) -> Measured:
 
 
 async def _consume_all(
-    streams: list[Subscription], latencies: Latencies, events: int
+    streams: list[Subscription], latencies: Latencies, first: int, events: int
 ) -> Merged:
+    """Take `events` events of each, the first of which has the id `first`."""
     take, left = latencies.take, len(streams) * events
-    expected = dict.fromkeys(streams, 0)
+    expected = dict.fromkeys(streams, first)
     consumed = merged(streams)
     async for stream, event in consumed:
         assert isinstance(event, Event)
@@ -99,22 +97,6 @@ async def _consume_all(
             return consumed
     check(False, f"{left} events are missing")
     return consumed
-
-
-async def _consume(
-    stream: Subscription, latencies: Latencies, first: int, events: int
-) -> None:
-    """Take `events` events, the first of which has the id `first`."""
-    expected, end, take = first, first + events, latencies.take
-    async for event in stream:
-        assert isinstance(event, Event)
-        take(event.data)
-        if event.id != expected:
-            break
-        expected += 1
-        if expected == end:
-            break
-    check(expected == end, f"event {expected} is missing")
 
 
 async def _clients(stack: AsyncExitStack, job: Job, count: int) -> list[Client]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
 from ackline.proto.batches import Batch, encode_entries, kind_definition
@@ -111,11 +113,17 @@ def test_a_definition_that_leaves_its_event_no_room_fails_the_stream() -> None:
     pair = Pair(client=MemoryClient(client_limits=limits(max_payload=8192)))
     batch = encode_entries(0, [(254, kind_definition(1, "n" * 200)), (1, b"x" * 8180)])
 
-    class Feed(EventBuffer):
+    class Feed:
+        def __init__(self) -> None:
+            self._buffer = EventBuffer(generation=5, max_events=10, max_bytes=10**6)
+
         def next_batch(self, position: int) -> Batch | None:
             return batch if position == 0 else None
 
-    pair.server.logs["sources/x"] = Feed(generation=5, max_events=10, max_bytes=10**6)
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._buffer, name)
+
+    pair.server.logs["sources/x"] = cast("Any", Feed())
     stream = pair.client.subscribe("sources/x")
     pair.run()
     assert pair.client.outcomes[stream.id].code == Code.LIMIT_EXCEEDED

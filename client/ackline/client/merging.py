@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ackline.client.signals import Signal
 from ackline.proto.batches import Event, Gap
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
     from ackline.client.subscriptions import Subscription
+    from ackline.proto.stream import Stream
 
 __all__ = ["Merged", "merged"]
 
@@ -45,7 +46,7 @@ class Merged:
     """
 
     def __init__(self, subscriptions: Iterable[Subscription]) -> None:
-        self._ready: deque[Subscription] = deque()
+        self._line: deque[Stream] = deque()
         self._signal = Signal()
         self._open: set[Subscription] = set()
         self._generator = self._iterate()
@@ -55,40 +56,33 @@ class Merged:
     def add(self, subscription: Subscription) -> None:
         """Consume one more; it must have been entered."""
         self._open.add(subscription)
-        subscription.tell(self._changed)
-        self._changed(subscription)
+        subscription.queue_in(self._line, self._signal.set)
 
     def remove(self, subscription: Subscription) -> None:
         """Consume one less; it can be iterated by itself again."""
         self._open.discard(subscription)
-        if subscription.told == self._changed:
-            subscription.tell(None)
+        subscription.leave_line(self._line)
 
     def __aiter__(self) -> AsyncIterator[tuple[Subscription, Item]]:
         return self._generator
 
-    def _changed(self, subscription: Subscription) -> None:
-        self._ready.append(subscription)
-        if len(self._ready) == 1:
-            self._signal.set()
-
     async def _iterate(self) -> AsyncGenerator[tuple[Subscription, Item], None]:
-        ready, signal = self._ready, self._signal
+        line, signal, open_ = self._line, self._signal, self._open
         try:
-            while self._open:
-                while ready:
-                    subscription = ready.popleft()
-                    while subscription in self._open and subscription.turn():
+            while open_:
+                while line:
+                    subscription = cast("Subscription", line.popleft().context)
+                    while subscription in open_ and subscription.turn():
                         for event in subscription.events:
                             yield subscription, event
-                    if subscription in self._open and subscription.over():
+                    if subscription in open_ and subscription.over():
                         outcome = subscription.outcome
                         assert outcome is not None
                         self.remove(subscription)
                         yield subscription, outcome
-                if self._open:
+                if open_:
                     signal.clear()
                     await signal.future()
         finally:
-            for subscription in list(self._open):
+            for subscription in list(open_):
                 self.remove(subscription)

@@ -33,11 +33,12 @@ from ackline.proto.messages import (
 from ackline.proto.notices import BatchReceived, StoredMoved
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
     from types import TracebackType
 
     from ackline.client.supervisor import Supervisor
-    from ackline.proto.batches import Batch, Event
+    from ackline.proto.batches import Event
     from ackline.proto.entries import LeftOut
     from ackline.proto.messages import Opened, Outcome
     from ackline.proto.notices import Notice
@@ -139,12 +140,11 @@ class Subscription(Handle):
         self._parameters = parameters
         self._start, self._start_value = parse_start(parameters.start)
         self._budget = budget
-        self._batch: Batch | None = None
         self._events: list[Event | Gap] = []
         self._iterator: Iterator[Event | Gap] = iter(())
         self._acked = 0
         self._ended = False
-        self.told: Callable[[Subscription], None] | None = None
+        self._line: tuple[deque[Stream], Callable[[], None]] | None = None
         from_source = str(parameters.resource).startswith("sources/")
         # A key of our own: an OPEN that is repeated must not start the work twice.
         own_key = secrets.token_hex(16) if from_source else ""
@@ -195,7 +195,7 @@ class Subscription(Handle):
             StreamFailed, StreamCancelled: that is how it ended.
             AcklineError: the client has ended.
         """
-        if self.told is not None:
+        if self._line is not None:
             raise UsageError("a subscription that is merged is consumed there")
         changed = self.changed
         while not length_hint(self._iterator) and not self.turn():
@@ -221,6 +221,7 @@ class Subscription(Handle):
         self._acked = max(self._acked, event_id + 1)
         self._receiver.stored_to(self._acked)
         self.changed.set()
+        self._queue()
 
     async def close(self) -> None:
         """Leave. What was not delivered stays where it is; nothing is cancelled.
@@ -253,26 +254,38 @@ class Subscription(Handle):
 
     # For `merged()`
 
-    def tell(self, listener: Callable[[Subscription], None] | None) -> None:
-        """Have `listener` called when there is something to take, or None to end it."""
-        self.told = listener
+    def queue_in(self, line: deque[Stream], begins: Callable[[], None]) -> None:
+        """Wait in a line when there is something to take, until `leave_line()`.
+
+        Args:
+            line: of streams to look at.
+            begins: called for the first one in the line.
+        """
+        self._line = line, begins
+        self._receiver.queue_in(line, begins)
+        self._queue()
+
+    def leave_line(self, line: deque[Stream]) -> None:
+        """End `queue_in()`, if it is that line."""
+        if self._line is not None and self._line[0] is line:
+            self._line = None
+            self._receiver.queue_in(None)
 
     @property
     def events(self) -> Iterator[Event | Gap]:
-        """Those of the batch that `turn()` took, each once."""
+        """Those that `turn()` took, each once."""
         return self._iterator
 
     def turn(self) -> bool:
-        """Report what was delivered, and take the next batch if there is one."""
+        """Report what was delivered, and take the next events if there are some."""
         receiver = self._half or self._receiver
-        if self._batch is not None:
-            self._report()
-        batch = receiver.take()
-        if batch is None:
+        events = receiver.next_events(stored=self._parameters.auto_ack)
+        if receiver.position != self._mark:  # `_moved()` in line
+            self._mark = receiver.position
+            self.supervisor.progress += 1
+        if events is None:
             return False
-        self._batch = batch
-        self._events = batch.events(receiver.kinds)
-        self._iterator = iter(self._events)
+        self._events, self._iterator = events, iter(events)
         return True
 
     def over(self) -> bool:
@@ -301,13 +314,8 @@ class Subscription(Handle):
     @property
     def position(self) -> int:
         """The id after the last event that was delivered."""
-        events, batch = self._events, self._batch
-        if batch is None or not events:
-            return self._receiver.consumed
         left = length_hint(self._iterator)
-        if not left:
-            return batch.next_id
-        return events[-left].id
+        return self._events[-left].id if left else self._receiver.delivered_to
 
     @property
     def policy(self) -> Policy:
@@ -389,6 +397,8 @@ class Subscription(Handle):
             max_units=_window_events(self._parameters),
             lazy=True,
         )
+        if self._line is not None:
+            self._half.queue_in(*self._line)
 
     def leave(self) -> None:
         """Ask for this stream no more."""
@@ -410,22 +420,17 @@ class Subscription(Handle):
         find nothing, once for each batch.
         """
         if isinstance(notice, BatchReceived):
-            if self.told is None:
-                self.changed.set()
-            else:
-                self.told(self)
+            self.changed.set()
         elif isinstance(notice, StoredMoved):
             self._moved()
         else:
             super().take(notice)
-            if self.told is not None:
-                self.told(self)
+            self._queue()
 
     def fail(self, failure: AcklineError) -> None:
         """End everything that waits."""
         super().fail(failure)
-        if self.told is not None:
-            self.told(self)
+        self._queue()
 
     def happened(self, notice: Notice) -> None:
         """The end has come: the consumer is woken for it."""
@@ -449,20 +454,22 @@ class Subscription(Handle):
             raise UsageError("enter the subscription first: async with … as events")
         return self._half
 
+    def _queue(self) -> None:
+        if self._line is not None and self.stream is not None:
+            line, begins = self._line
+            line.append(self.stream)
+            begins()
+
     def _report(self) -> None:
-        """Tell the core how far the consumer is."""
-        batch, receiver = self._batch, self._half
-        if batch is None or receiver is None:
+        """Tell the core how far the consumer is: for the last time."""
+        receiver, stored = self._half, self._parameters.auto_ack
+        if receiver is None:
             return
-        left = length_hint(self._iterator)
-        if left:  # left in the middle: this is the last report
-            position, size = self._events[-left].id, 0
+        if length_hint(self._iterator):  # left in the middle
+            receiver.consumed_to(self.position, 0, stored=stored)
         else:
-            position, size = batch.first_id + batch.count, len(batch.payload)
-            self._batch, self._events = None, []
-        receiver.consumed_to(position, size, stored=self._parameters.auto_ack)
-        if self._mark != receiver.position:
-            self._moved()
+            receiver.consume_delivered(stored=stored)
+        self._moved()
 
 
 def _window_events(parameters: SubscriptionParameters) -> int | None:

@@ -354,16 +354,15 @@ class ChunkSender(Sender):
         connection, reader = self.stream.connection, self.reader
         assert connection is not None
         size = min(limit, load.size - load.sent)
-        if load.data is not None:
-            return load.data[load.sent : load.sent + size]
-        part = None
+        part = loaded_part(load, size)
+        if part is not None:
+            return part
         if reader is not None:
             part = reader.read_part(load.index, load.sent, size)
         if reader is None or part is None:
             self.reader = None
             self.stream.wants_chunk()
-            # It may come at once.
-            return None if load.data is None else self._part(load, limit)
+            return loaded_part(load, size)  # it may have come at once
         connection.after_write(partial(reader.release_part, part))
         return part
 
@@ -513,3 +512,9 @@ class ChunkSender(Sender):
         if self.end is not None and self.end.intent != Intent.COMPLETED:
             self._stop_at(self.stored)  # what it read from fails: it cannot load again
         self.stream.wants_chunk()
+
+
+def loaded_part(load: Load, size: int) -> memoryview | None:
+    """Return the next bytes of a chunk that is in memory; None if it is not."""
+    data = load.data
+    return None if data is None else data[load.sent : load.sent + size]

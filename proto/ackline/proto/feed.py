@@ -311,8 +311,9 @@ class EventBuffer:
             return self._merged(at)
         return batch.tail(position)
 
-    peek = next_batch
-    """What a reader may look at ahead of its position: all is in memory."""
+    def peek(self, position: int) -> Batch | None:
+        """Return what a reader may look at ahead of its position: all is in memory."""
+        return self.next_batch(position)
 
     def sum_at(self, position: int) -> ProofSum | None:
         """Return the sums of all events before `position`, or None if trimmed."""

@@ -1,0 +1,37 @@
+"""Which of the two versions of the protocol's modules the tests run with."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from hatch_build import PURE
+
+import ackline.proto
+
+MODULES = sorted(
+    path.stem
+    for path in Path(__file__).parents[1].glob("proto/ackline/proto/*.py")
+    if path.stem != "__init__"
+)
+
+
+@pytest.mark.skipif(
+    "ACKLINE_COMPILED" not in os.environ, reason="`make test` does it in its second run"
+)
+def test_all_that_is_to_be_compiled_is() -> None:
+    compiled = {
+        name
+        for name in MODULES
+        if not str(import_module(f"ackline.proto.{name}").__file__).endswith(".py")
+    }
+    assert compiled == set(MODULES) - PURE
+
+
+def test_no_compiled_module_hides_a_source_file() -> None:
+    """One beside its source would hide every later change of it."""
+    source = Path(__file__).parents[1] / "proto"
+    assert not [*source.rglob("*.so"), *source.rglob("*.pyd")]
+    assert ackline.proto.__file__ is not None
