@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Owner", "Pump", "ScratchPool"]
 
 FRAGMENTS_A_TURN = 4
-"""Writes in one turn of the event loop: about 1 MiB, well below a millisecond, before
-other connections and reads have their turn."""
+BYTES_A_TURN = 2**20
+"""What is written, and what is read, in one turn of the event loop: below a
+millisecond, before other connections and timers have their turn. libuv reads up to 32
+times in a row while there is more: of a fast transfer that is 32 MiB."""
 
 COPIED = 16 * 2**10
 """Bytes of many parts that are copied into one: the kernel is then told of one piece,
@@ -78,7 +80,9 @@ class Pump(asyncio.BufferedProtocol):
         "_lost",
         "_lowat",
         "_owner",
+        "_read",
         "_reading",
+        "_resting",
         "_scheduled",
         "_socket",
         "_timer",
@@ -101,7 +105,9 @@ class Pump(asyncio.BufferedProtocol):
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
+        self._read = 0
         self._reading = True
+        self._resting = False
         self._closing = False
         self._lowat = 0
         self.peer = ""
@@ -169,6 +175,9 @@ class Pump(asyncio.BufferedProtocol):
         """Take what was read."""
         core = self.core
         core.received(nbytes, self._loop.time())
+        self._read += nbytes
+        if self._read >= BYTES_A_TURN:
+            self._rest()
         self._follow_reading()
         if core.closing:
             self.on_output()
@@ -210,19 +219,20 @@ class Pump(asyncio.BufferedProtocol):
         core = self.core
         self._flushing = True
         try:
+            written = 0
             for _ in range(FRAGMENTS_A_TURN):
-                if self._blocked:
+                if self._blocked or self._spent(written):
                     break
                 parts = core.data_to_send(self._loop.time())
                 if not parts:
                     break
                 self._write(transport, parts)
+                written += self._unwritten
                 if not self._blocked and self._unwritten >= core.rate.fragment:
                     core.rate.free(self._unwritten, self._loop.time())
                     self._follow_rate()
             else:
-                self._scheduled = True
-                self._loop.call_soon(self._turn)
+                self._turn_soon()
         finally:
             self._flushing = False
         self._follow_reading()
@@ -240,8 +250,30 @@ class Pump(asyncio.BufferedProtocol):
         else:
             transport.writelines(parts)
 
+    def _spent(self, written: int) -> bool:
+        """Go on in the next turn, if enough was written in this one."""
+        if written < BYTES_A_TURN:
+            return False
+        self._turn_soon()
+        return True
+
+    def _turn_soon(self) -> None:
+        self._scheduled = True
+        self._loop.call_soon(self._turn)
+
+    def _rest(self) -> None:
+        """Read on in the next turn."""
+        self._read = 0
+        if not self._resting:
+            self._resting = True
+            self._loop.call_soon(self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._follow_reading()
+
     def _follow_reading(self) -> None:
-        reading = self.core.reading
+        reading = self.core.reading and not self._resting
         if reading != self._reading and self._transport is not None:
             self._reading = reading
             if reading:
