@@ -39,9 +39,10 @@ TESTED_COMPILED := tests/proto --ignore=tests/proto/test_merging.py tests/intero
 
 .PHONY: test
 test: setup ## Run all tests, then those of the protocol with compiled modules
-	$(BIN)/python -m pytest
-	$(MAKE) compiled
-	ACKLINE_COMPILED=1 PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest $(TESTED_COMPILED)
+	$(BIN)/python -m pytest -n auto
+	@$(MAKE) --no-print-directory compiled
+	ACKLINE_COMPILED=1 PYTHONPATH=$(COMPILED) \
+	    $(BIN)/python -m pytest -n auto $(TESTED_COMPILED)
 
 .PHONY: coverage
 coverage: setup ## Run all tests and report branch coverage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +27,7 @@ from tests.server.peer import LIMITS, Peer, Work
 if TYPE_CHECKING:
     from tests.server.conftest import Start
 
-DATA = os.urandom(400_000)
+DATA = random.Random(7).randbytes(400_000)
 
 
 def content(work: Work) -> bytes:
