@@ -117,7 +117,9 @@ def main() -> None:
         source=Path(assignment.source),
         crc=assignment.crc,
         server=assignment.server,
-        clock=Stopwatch(assignment.server.pids),
+        clock=Stopwatch(
+            assignment.server.pids, 2 * getattr(assignment.spec, "size", 0)
+        ),
         option=assignment.option,
     )
     run = uvloop.run if peer.uvloop else asyncio.run

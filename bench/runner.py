@@ -15,16 +15,15 @@ from msgspec.structs import replace
 
 from bench.data import make_source
 from bench.machine import commit
-from bench.peer import Address, Peer
+from bench.peer import MEMORY, Address, Peer
 from bench.peers import MODULES
 from bench.results import Result
 from bench.role import Assignment, Report, load_peer
 from bench.slow_link import Between, between
 from bench.specs import Spec
 
-__all__ = ["MEMORY", "Contender", "Failure", "Runner", "contenders"]
+__all__ = ["Contender", "Failure", "Runner", "contenders"]
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs is what is measured
 START_SECONDS = 60.0
 RUN_SECONDS = 120.0
 
@@ -104,7 +103,6 @@ class Runner:
         """
         base = self._disk if getattr(spec, "folder", "memory") == "disk" else MEMORY
         folder = Path(tempfile.mkdtemp(prefix="ackline-bench-", dir=base))
-        _touch(2 * getattr(spec, "size", 0))
         try:
             report = self._report(contender, spec, folder)
         finally:
@@ -162,17 +160,6 @@ class Runner:
         if size not in self.sources:
             self.sources[size] = make_source(self._shared, size)
         return self.sources[size]
-
-
-def _touch(size: int) -> None:
-    """Use as much memory as the run will: a virtual machine may get it only then.
-
-    Such a machine gives back what is free for some seconds, so that without this the
-    one who runs after a pause pays for it: 0.5 instead of 3 GB/s into the page cache.
-    """
-    with tempfile.TemporaryFile(dir=MEMORY) as file:
-        for _ in range(size >> 22):
-            file.write(bytes(1 << 22))
 
 
 class _Process:
