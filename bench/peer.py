@@ -36,6 +36,7 @@ __all__ = [
     "Ready",
     "Stopwatch",
     "check",
+    "use_memory",
 ]
 
 S = TypeVar("S")
@@ -100,7 +101,7 @@ class Stopwatch:
 
     def __enter__(self) -> Self:
         gc.collect()
-        _use(self._memory)
+        use_memory(self._memory)
         self._client_cpu = cpu_seconds(tree(os.getpid()))
         self._server_cpu = cpu_seconds(self.server())
         self._began = time.perf_counter()
@@ -124,7 +125,8 @@ class Stopwatch:
         return [pid for root in self._pids for pid in tree(root)]
 
 
-def _use(memory: int) -> None:
+def use_memory(memory: int) -> None:
+    """Use so many bytes of memory, so that a virtual machine has them."""
     piece = bytes(1 << 16)
     with tempfile.TemporaryFile(dir=MEMORY) as file:
         for _ in range(memory >> 16):

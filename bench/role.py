@@ -18,9 +18,9 @@ import msgspec
 import uvloop
 from msgspec import Struct
 
-from bench.peer import Address, Job, Measured, Peer, Stopwatch
+from bench.peer import Address, Job, Measured, Peer, Stopwatch, use_memory
 from bench.processes import pin
-from bench.specs import Spec
+from bench.specs import Mixed, Spec
 
 __all__ = ["Assignment", "Report", "load_peer"]
 
@@ -112,14 +112,16 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     assignment = msgspec.json.decode(sys.stdin.buffer.readline(), type=Assignment)
     peer = load_peer(assignment.peer)
+    memory = 2 * getattr(assignment.spec, "size", 0)
+    if isinstance(assignment.spec, Mixed):  # tokens are due before its clock starts
+        use_memory(memory)
+        memory = 0
     job = Job(
         folder=Path(assignment.folder),
         source=Path(assignment.source),
         crc=assignment.crc,
         server=assignment.server,
-        clock=Stopwatch(
-            assignment.server.pids, 2 * getattr(assignment.spec, "size", 0)
-        ),
+        clock=Stopwatch(assignment.server.pids, memory),
         option=assignment.option,
     )
     run = uvloop.run if peer.uvloop else asyncio.run
