@@ -31,18 +31,17 @@ $(COMPILED)/.made: $(STAMP) hatch_build.py $(wildcard proto/ackline/proto/*.py)
 compiled: $(COMPILED)/.made ## Compile the hot modules, for tests and benchmarks
 	@:
 
-# What the compiled modules are tested with: all of the protocol, and each use once.
-# `test_merging` derives from a class of theirs, which a compiled one does not allow.
-TESTED_COMPILED := tests/proto --ignore=tests/proto/test_merging.py tests/interop tests/test_compiled.py \
-    tests/client/test_merging.py tests/client/test_subscriptions.py \
-    tests/client/test_uploads.py tests/server/test_emitter.py
+# Tests of the core alone run on all processors; those with processes, signals and
+# timeouts of their own do not bear each other.
+CORE := tests/proto tests/interop tests/test_compiled.py
 
 .PHONY: test
-test: setup ## Run all tests, then those of the protocol with compiled modules
-	$(BIN)/python -m pytest -n auto
+test: setup ## Run all tests, then those of the core with compiled modules
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(CORE))
+	$(BIN)/python -m pytest -n auto $(CORE)
 	@$(MAKE) --no-print-directory compiled
-	ACKLINE_COMPILED=1 PYTHONPATH=$(COMPILED) \
-	    $(BIN)/python -m pytest -n auto $(TESTED_COMPILED)
+	ACKLINE_COMPILED=1 PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest -n auto \
+	    $(CORE) --ignore=tests/proto/test_merging.py tests/client/test_merging.py
 
 .PHONY: coverage
 coverage: setup ## Run all tests and report branch coverage
