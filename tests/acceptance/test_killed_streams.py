@@ -203,7 +203,7 @@ async def test_a_run_that_can_be_computed_goes_on_whatever_is_killed(
             await server.start()
         for viewer, first, ending in zip(viewers, firsts, waiting, strict=True):
             out, errors = await ending
-            assert viewer.returncode == 0, errors.decode()
+            assert viewer.returncode == 0, (errors + out[-2000:]).decode()
             found = lines(first + out)
             assert found[-1]["outcome"] == "completed"
             assert [line["id"] for line in found[:-1]] == list(range(600))
