@@ -119,6 +119,26 @@ async def test_one_that_is_merged_is_not_consumed_elsewhere(client: Client) -> N
     assert rest == list(range(5))
 
 
+async def test_what_was_left_in_the_middle_is_not_lost(client: Client) -> None:
+    """Events that came as one batch, consumed in three places one after the other."""
+    async with AsyncExitStack() as stack:
+        one = await entered(stack, client, events=9)
+        while not one.waiting:
+            await asyncio.sleep(0.01)
+        async for event in one:
+            if event.id == 2:
+                break
+        items = merged([one])
+        seen: list[int] = []
+        async for _, item in items:
+            assert isinstance(item, Event)
+            seen.append(item.id)
+            if item.id == 5:
+                items.remove(one)
+        assert seen == [3, 4, 5]
+        assert [event.id async for event in one] == [6, 7, 8]
+
+
 async def test_a_client_that_stops_ends_it(server: ServerProcess) -> None:
     connecting = connect(server.url)
     client = await connecting.__aenter__()

@@ -122,8 +122,7 @@ class Handle(ABC):
 
     async def wait(self) -> None:
         """Wait until something has changed since the last call."""
-        if not self.changed.is_set():
-            await self.changed.future()
+        await self.changed.wait()
         self.changed.clear()
 
     async def stop(self, scope: Scope = Scope.STREAM, text: str = "") -> Outcome:

@@ -75,10 +75,10 @@ class Merged:
                     while subscription in open_ and subscription.turn():
                         for event in subscription.events:
                             yield subscription, event
-                    if subscription in open_ and subscription.over():
-                        outcome = subscription.outcome
-                        assert outcome is not None
-                        self.remove(subscription)
+                            if subscription not in open_:
+                                break
+                    outcome = self._over(subscription)
+                    if outcome is not None:
                         yield subscription, outcome
                 if open_:
                     signal.clear()
@@ -86,3 +86,10 @@ class Merged:
         finally:
             for subscription in list(open_):
                 self.remove(subscription)
+
+    def _over(self, subscription: Subscription) -> Outcome | None:
+        """Return the outcome of one that has nothing more, and leave it."""
+        if subscription not in self._open or not subscription.over():
+            return None
+        self.remove(subscription)
+        return subscription.outcome

@@ -198,7 +198,7 @@ class Subscription(Handle):
         if self._line is not None:
             raise UsageError("a subscription that is merged is consumed there")
         changed = self.changed
-        while not length_hint(self._iterator) and not self.turn():
+        while not self.turn():
             if self.over():
                 assert self.outcome is not None
                 raise_for(self.outcome)
@@ -273,11 +273,16 @@ class Subscription(Handle):
 
     @property
     def events(self) -> Iterator[Event | Gap]:
-        """Those that `turn()` took, each once."""
+        """Those that `turn()` tells of, each once."""
         return self._iterator
 
     def turn(self) -> bool:
-        """Report what was delivered, and take the next events if there are some."""
+        """Tell whether there are events, after taking the next if none were left.
+
+        What was delivered is reported then.
+        """
+        if length_hint(self._iterator):  # left in the middle, and gone on with
+            return True
         receiver = self._half or self._receiver
         events = receiver.next_events(stored=self._parameters.auto_ack)
         if receiver.position != self._mark:  # `_moved()` in line
