@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ackline.client.signals import Signal
@@ -68,7 +69,8 @@ class Merged:
 
     async def _iterate(self) -> AsyncGenerator[tuple[Subscription, Item], None]:
         line, signal, open_ = self._line, self._signal, self._open
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._leave_all)
             while open_:
                 while line:
                     subscription = cast("Subscription", line.popleft().context)
@@ -83,9 +85,10 @@ class Merged:
                 if open_:
                     signal.clear()
                     await signal.future()
-        finally:
-            for subscription in list(open_):
-                self.remove(subscription)
+
+    def _leave_all(self) -> None:
+        for subscription in list(self._open):
+            self.remove(subscription)
 
     def _over(self, subscription: Subscription) -> Outcome | None:
         """Return the outcome of one that has nothing more, and leave it."""
