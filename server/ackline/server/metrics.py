@@ -25,7 +25,6 @@ from ackline.proto.errors import code_name
 from ackline.proto.frames import FrameType
 from ackline.proto.lifecycle import State
 from ackline.proto.messages import GapReason, Use
-from ackline.server.addresses import listening
 from ackline.server.counters import add_gaps, add_units
 from ackline.server.stores.errors import StoreError
 
@@ -34,17 +33,12 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from ackline.server.addresses import Address
     from ackline.server.counters import Histogram
     from ackline.server.service import Service
 
-__all__ = ["MetricsServer", "collect"]
+__all__ = ["collect", "exposition"]
 
 log = logging.getLogger(__name__)
-
-REQUEST_SECONDS = 5.0
-"""Seconds a scraper has to send its request."""
-
 
 def collect(service: Service) -> list[Metric]:
     """Return all metrics as they are now."""
@@ -265,71 +259,12 @@ class _Snapshot(Collector):
         return self._metrics
 
 
-class MetricsServer:
-    """A small HTTP server: `/metrics` for Prometheus, `/healthz` for who restarts us.
-
-    Attributes:
-        address: where it listens.
-    """
-
-    def __init__(self, service: Service, address: Address) -> None:
-        self.address = address
-        self._service = service
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> None:
-        """Listen.
-
-        Raises:
-            ListenError: the address cannot be listened on.
-        """
-        self._server, self.address = await listening(
-            self.address,
-            asyncio.start_server(self._serve, *self.address),
-            option="metrics",
-        )
-
-    async def close(self) -> None:
-        """Stop listening."""
-        if self._server is not None:
-            self._server.close()
-            await asyncio.sleep(0)
-
-    async def _serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                head = await reader.readuntil(b"\r\n\r\n")
-                status, kind, body = await self._answer(head)
-                writer.write(
-                    f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n"
-                    f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
-                )
-                writer.write(body)
-                await writer.drain()
-        except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError) as error:
-            log.debug("a request for metrics failed: %r", error)
-        finally:
-            writer.close()
-
-    async def _answer(self, head: bytes) -> tuple[str, str, bytes]:
-        words = head.split(b"\r\n", 1)[0].split()
-        path = words[1].split(b"?")[0] if len(words) == len(("GET", "/", "")) else b""
-        plain = "text/plain; charset=utf-8"
-        if words[:1] not in ([b"GET"], [b"HEAD"]):
-            return "405 Method Not Allowed", plain, b"use GET\n"
-        if path == b"/healthz":
-            if self._service.draining:
-                return "503 Service Unavailable", plain, b"draining\n"
-            return "200 OK", plain, b"ok\n"
-        if path != b"/metrics":
-            return "404 Not Found", plain, b"there are /metrics and /healthz\n"
-        try:
-            await self._service.deliveries.count()
-        except StoreError as error:
-            log.warning("what waits for sinks cannot be counted: %s", error)
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Snapshot(collect(self._service)))
-        text = await asyncio.to_thread(generate_latest, registry)
-        return "200 OK", CONTENT_TYPE_LATEST, text
+async def exposition(service: Service) -> tuple[str, bytes]:
+    """Return all metrics as text, after its media type."""
+    try:
+        await service.deliveries.count()
+    except StoreError as error:
+        log.warning("what waits for sinks cannot be counted: %s", error)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Snapshot(collect(service)))
+    return CONTENT_TYPE_LATEST, await asyncio.to_thread(generate_latest, registry)

@@ -12,13 +12,13 @@ from ackline.server.cleanup import clean_forever
 from ackline.server.collector import Collector
 from ackline.server.configured import configured_sources
 from ackline.server.counters import Counters
-from ackline.server.metrics import MetricsServer
 from ackline.server.options import Options
 from ackline.server.service import Service
 from ackline.server.signals import stop_signals
 from ackline.server.sinks import CONCURRENCY, Sink
 from ackline.server.sources import Source
 from ackline.server.stores.storage import Storage, StorageOptions
+from ackline.server.web.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
@@ -46,7 +46,7 @@ class Serving:
         metrics: where Prometheus connects, or None.
     """
 
-    def __init__(self, acceptor: Acceptor, metrics: MetricsServer | None) -> None:
+    def __init__(self, acceptor: Acceptor, metrics: Site | None) -> None:
         self._acceptor = acceptor
         self.address: Address = acceptor.address
         self.metrics: Address | None = None if metrics is None else metrics.address
@@ -295,13 +295,13 @@ class Server:
 async def _listening(service: Service) -> AsyncGenerator[Serving]:
     """Open the ports for the time of a block."""
     acceptor = Acceptor(service)
-    metrics: MetricsServer | None = None
+    metrics: Site | None = None
     cleaning: asyncio.Task[None] | None = None
     try:
         await service.start()
         cleaning = asyncio.create_task(clean_forever(service), name="cleanup")
         if service.options.metrics is not None:
-            metrics = MetricsServer(service, service.options.metrics)
+            metrics = Site(service, service.options.metrics)
             await metrics.start()
         await acceptor.start()
         yield Serving(acceptor, metrics)

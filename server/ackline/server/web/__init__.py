@@ -1,0 +1,3 @@
+"""The second port: what people and programs look at over HTTP."""
+
+from __future__ import annotations

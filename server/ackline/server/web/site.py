@@ -1,0 +1,64 @@
+"""What the metrics port serves, by path (SPEC.md §22)."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from ackline.server.metrics import exposition
+from ackline.server.web.http import HttpServer, Request, Response, text_response
+
+if TYPE_CHECKING:
+    from ackline.server.addresses import Address
+    from ackline.server.service import Service
+
+__all__ = ["Site"]
+
+
+class Site:
+    """`/metrics` for Prometheus, `/healthz` for who restarts us.
+
+    Args:
+        service: what is looked at.
+        address: where to listen.
+    """
+
+    def __init__(self, service: Service, address: Address) -> None:
+        self._service = service
+        self._paths = {"/metrics": self._metrics, "/healthz": self._health}
+        self._http = HttpServer(address, self._answer, option="metrics")
+
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+        return self._http.address
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            ListenError: the address cannot be listened on.
+        """
+        await self._http.start()
+
+    async def close(self) -> None:
+        """Stop listening, and leave everybody."""
+        await self._http.close()
+
+    async def _answer(self, request: Request) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return text_response("use GET", HTTPStatus.METHOD_NOT_ALLOWED)
+        path = self._paths.get(request.path)
+        if path is None:
+            there = " and ".join(self._paths)
+            return text_response(f"there are {there}", HTTPStatus.NOT_FOUND)
+        return await path(request)
+
+    async def _metrics(self, _request: Request) -> Response:
+        kind, text = await exposition(self._service)
+        return Response(text, kind)
+
+    async def _health(self, _request: Request) -> Response:
+        if self._service.draining:
+            return text_response("draining", HTTPStatus.SERVICE_UNAVAILABLE)
+        return text_response("ok")

@@ -1,0 +1,3 @@
+"""The second port."""
+
+from __future__ import annotations
