@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ackline.server.service import Service
     from ackline.server.stores.entities import Delivery, UploadRecord
 
-__all__ = ["report_status"]
+__all__ = ["report_status", "run_reasons", "stream_reasons"]
 
 MOST_LISTED = 20
 """Streams of a session and cursors of a run that are shown: facts have 64 entries."""
@@ -124,7 +124,7 @@ async def _run(service: Service, target: Resource) -> StatusReport:
     if run is not None and run.outcome is not None:
         return _ended(target, run.outcome, _run_facts(run))
     if run is not None:
-        return StatusReport(str(target), run.state, _run_reasons(run), _run_facts(run))
+        return StatusReport(str(target), run.state, run_reasons(run), _run_facts(run))
     record = await service.runs.record(target.name)
     if record is None or record.outcome is None:
         raise _missing(target)
@@ -150,7 +150,10 @@ async def _upload(service: Service, target: Resource) -> StatusReport:
         return await _detached_upload(service, record, target, facts)
     facts.update(_stream_facts(handler.stream))
     return StatusReport(
-        str(target), handler.stream.lifecycle.state.value, _reasons(handler), facts
+        str(target),
+        handler.stream.lifecycle.state.value,
+        stream_reasons(handler),
+        facts,
     )
 
 
@@ -174,7 +177,7 @@ async def _session(service: Service, target: Resource) -> StatusReport:
     }
     for handler in session.handlers[:MOST_LISTED]:
         stream = handler.stream
-        words = " ".join([stream.lifecycle.state.value, *_reasons(handler)])
+        words = " ".join([stream.lifecycle.state.value, *stream_reasons(handler)])
         if isinstance(handler, Subscription):
             words += f" {handler.progress}"
         facts[f"stream {stream.id}"] = f"{stream.resource} {words}"
@@ -197,7 +200,7 @@ _REPORTERS: Mapping[
 }
 
 
-def _reasons(handler: Handler) -> tuple[str, ...]:
+def stream_reasons(handler: Handler) -> tuple[str, ...]:
     """Return why a stream is not moving, in the words of SPEC.md §19."""
     stream = handler.stream
     reasons = [word for why, word in _PAUSES.items() if why in stream.lifecycle.reasons]
@@ -230,7 +233,8 @@ def _stream_facts(stream: Stream) -> dict[str, Value]:
     return facts
 
 
-def _run_reasons(run: Run) -> tuple[str, ...]:
+def run_reasons(run: Run) -> tuple[str, ...]:
+    """Return why a run is not producing, in the same words."""
     if run.run_log is not None and run.run_log.failing:
         return ("disk",)
     if run.waiting_for_room:
