@@ -64,6 +64,11 @@ class FetchHandler(Handler):
         return self.stream.sender
 
     @property
+    def total(self) -> int | None:
+        """Chunks there will be, once that is known."""
+        return None if self.stream.sender is None else self.sender.total
+
+    @property
     def position(self) -> int:
         """Chunks that were sent."""
         sender = self.stream.sender

@@ -126,6 +126,16 @@ class Handler(ABC):
         return f"{self.session.session_id[:8]}/{self.stream.id} {self.stream.resource}"
 
     @property
+    def name(self) -> str:
+        """What the stream is about, for people."""
+        return self.stream.resource
+
+    @property
+    def total(self) -> int | None:
+        """How many units there will be, if that is known."""
+        return None
+
+    @property
     @abstractmethod
     def position(self) -> int:
         """Where the stream is: what an outcome decided now would state."""
@@ -277,6 +287,7 @@ class Handler(ABC):
             return
         self._stop_deadline()
         self.service.counters.outcomes[self.stream.use, outcome.outcome] += 1
+        self.service.lately.add(self, outcome)
         log.info(
             "%s %s at %d%s",
             self.label,

@@ -16,6 +16,7 @@ from ackline.proto.stats import Stats
 from ackline.proto.windows import Budget
 from ackline.server.counters import Counters
 from ackline.server.deliveries import Deliveries
+from ackline.server.lately import Lately
 from ackline.server.runs import Runs
 from ackline.server.sessions import Sessions
 from ackline.server.tasks import Tasks
@@ -45,6 +46,7 @@ class Service:
         options, limits, durability: as chosen.
         storage, chunks, logs: the stores.
         stats, counters: of the core, and of the server.
+        lately: what has ended.
         pool, scratch: buffers of all connections.
         budget, send_budget: memory for what comes in, and for what is read to go out.
         tasks: everything that runs in the background.
@@ -74,6 +76,7 @@ class Service:
         self.logs = storage.logs
         self.stats = Stats()
         self.counters = counters
+        self.lately = Lately()
         self.pool = BufferPool()
         self.scratch = ScratchPool()
         self.budget = Budget(options.receive_budget)

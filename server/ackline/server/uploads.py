@@ -84,6 +84,17 @@ class UploadHandler(Handler):
         return self.stream.receiver
 
     @property
+    def name(self) -> str:
+        """The object to be."""
+        return str(self.resource)
+
+    @property
+    def total(self) -> int | None:
+        """Chunks there will be, if the size is known."""
+        detail = self.detail
+        return None if detail.size is None else -(-detail.size // detail.chunk_size)
+
+    @property
     def position(self) -> int:
         """Chunks accepted without a hole."""
         return self.receiver.stored
