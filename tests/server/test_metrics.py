@@ -99,7 +99,7 @@ async def test_the_metrics_are_those_of_the_spec(start: Start) -> None:
 async def test_health_and_everything_else(start: Start) -> None:
     async with start(metrics=Address("127.0.0.1", 0)) as serving:
         assert await get(serving, "/healthz") == (200, "ok\n")
-        assert (await get(serving, "/"))[0] == 404
+        assert (await get(serving, "/nothing"))[0] == 404
         assert (await get(serving, "/metrics", "POST"))[0] == 405
         await serving.drain(0.1)
         assert (await get(serving, "/healthz"))[0] == 503

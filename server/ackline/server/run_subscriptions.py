@@ -52,6 +52,11 @@ class RunSubscription(Subscription):
         self.away_since: float | None = None
 
     @property
+    def name(self) -> str:
+        """The run's source, as long as the run is in memory."""
+        return super().name if self.run is None else f"sources/{self.run.source.name}"
+
+    @property
     def feed(self) -> RunFeed | LogFeed:
         """The run as this cursor sees it."""
         assert self._feed is not None

@@ -137,6 +137,10 @@ class Sampler:
         unused = Counter[Use]()
         states = Counter[str]()
         rows: list[Row] = []
+        for number, run in enumerate(service.runs.all(), 1):
+            rows.append(_run_row(run))
+            if not number % _SLICE:
+                await asyncio.sleep(0)
         for session in service.sessions.all():
             core = session.connection
             client = None if core is None else service.clients.get(core)
@@ -148,10 +152,6 @@ class Sampler:
                 rows.append(row)
                 if not len(rows) % _SLICE:
                     await asyncio.sleep(0)
-        for number, run in enumerate(service.runs.all(), 1):
-            rows.append(_run_row(run))
-            if not number % _SLICE:
-                await asyncio.sleep(0)
         return Sample(self._totals(units, states), rows)
 
     def _totals(self, units: Counter[Use], states: Counter[str]) -> Totals:

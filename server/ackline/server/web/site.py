@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from ackline.server.metrics import exposition
 from ackline.server.web.http import HttpServer, Request, Response, text_response
+from ackline.server.web.live import Live
+from ackline.server.web.pages import PAGES, page
 
 if TYPE_CHECKING:
     from ackline.server.addresses import Address
@@ -16,7 +18,7 @@ __all__ = ["Site"]
 
 
 class Site:
-    """`/metrics` for Prometheus, `/healthz` for who restarts us.
+    """`/metrics` for Prometheus, `/healthz` for who restarts us, `/` for people.
 
     Args:
         service: what is looked at.
@@ -25,7 +27,12 @@ class Site:
 
     def __init__(self, service: Service, address: Address) -> None:
         self._service = service
-        self._paths = {"/metrics": self._metrics, "/healthz": self._health}
+        self._live = Live(service)
+        self._paths = {
+            "/metrics": self._metrics,
+            "/healthz": self._health,
+            "/status": self._live.status,
+        }
         self._http = HttpServer(address, self._answer, option="metrics")
 
     @property
@@ -48,9 +55,13 @@ class Site:
     async def _answer(self, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
             return text_response("use GET", HTTPStatus.METHOD_NOT_ALLOWED)
+        if request.path in PAGES:
+            return page(request.path)
+        if request.path == "/feed" and request.method == "GET":
+            return await self._live.feed(request)
         path = self._paths.get(request.path)
         if path is None:
-            there = " and ".join(self._paths)
+            there = ", ".join(["/", *self._paths])
             return text_response(f"there are {there}", HTTPStatus.NOT_FOUND)
         return await path(request)
 
