@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode
 
 import pytest
@@ -61,7 +61,9 @@ class Feed:
                 line = (await self._reader.readline()).decode()
                 if line == f"event: {name}\n":
                     data = (await self._reader.readline()).decode()
-                    return json.loads(data.removeprefix("data: "))
+                    return cast(
+                        "dict[str, Any]", json.loads(data.removeprefix("data: "))
+                    )
 
 
 async def watch(serving: Serving, **query: str) -> tuple[Feed, asyncio.StreamWriter]:
@@ -148,7 +150,7 @@ async def test_an_upload_is_found_by_its_id_and_shows_how_far_it_is(
         assert (await one_update(serving, show="failed"))["rows"] == []
         await peer.drop()
         await asyncio.sleep(0)
-        paused = {"rows": []}
+        paused: dict[str, Any] = {"rows": []}
         while not paused["rows"]:
             paused = await one_update(serving, show="stuck", use="subscribe")
         assert paused["rows"][0]["reasons"] == ["disconnected"]
