@@ -19,7 +19,7 @@ from ackline.server.refusals import Refusal
 from ackline.server.status import report_status
 from ackline.server.stores.errors import StoreError
 from ackline.server.web.http import Request, Response, text_response
-from ackline.server.web.samples import INTERVAL, Row, Sampler, Totals, rows_like
+from ackline.server.web.samples import INTERVAL, Row, Sampler, Totals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -113,11 +113,8 @@ class Live:
 
     async def _update(self, request: Request) -> Update:
         sample, query = await self._sampler.sample(), request.query
-        found = rows_like(
-            sample.rows,
-            query.get("words", ""),
-            query.get("use", ""),
-            query.get("show", ""),
+        found = sample.find(
+            query.get("words", ""), query.get("use", ""), query.get("show", "")
         )
         return Update(
             totals=sample.totals,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ackline.server.run import Run
     from ackline.server.service import Service
 
-__all__ = ["Row", "Sample", "Sampler", "Totals", "rows_like"]
+__all__ = ["Row", "Sample", "Sampler", "Totals"]
 
 INTERVAL = 1.0
 """Seconds a sample is good for."""
@@ -100,11 +100,45 @@ class Totals(Struct, frozen=True):
     draining: bool
 
 
-class Sample(Struct, frozen=True):
-    """Everything at one moment."""
+class Sample:
+    """Everything at one moment.
 
-    totals: Totals
-    rows: list[Row]
+    Attributes:
+        totals: for the charts.
+        rows: runs, then streams; the oldest first.
+    """
+
+    def __init__(self, totals: Totals, rows: list[Row]) -> None:
+        self.totals = totals
+        self.rows = rows
+        self._texts: list[str] = []
+
+    def find(self, words: str, use: str, show: str) -> list[Row]:
+        """Return the rows that a viewer wants to see.
+
+        Args:
+            words: what must be part of id, name, resource, identity or address; each
+                of them, whatever its case.
+            use: only this one, or "" for all.
+            show: `stuck`, `failed`, or anything else for all.
+        """
+        rows = self.rows
+        wanted = words.casefold().split()
+        if wanted:
+            if not self._texts:  # once for all viewers: the dearer half of it
+                self._texts = [_text(row) for row in rows]
+            rows = [
+                row
+                for row, text in zip(rows, self._texts, strict=True)
+                if all(word in text for word in wanted)
+            ]
+        if use:
+            rows = [row for row in rows if row.use == use]
+        if show == "stuck":
+            rows = [row for row in rows if row.stuck]
+        elif show == "failed":
+            rows = [row for row in rows if row.state == "FAILED"]
+        return rows
 
 
 class Sampler:
@@ -175,27 +209,6 @@ class Sampler:
             refusals=sum(stats.errors_sent.values()),
             draining=service.draining,
         )
-
-
-def rows_like(rows: list[Row], words: str, use: str, show: str) -> list[Row]:
-    """Return the rows that a viewer wants to see.
-
-    Args:
-        rows: all there are.
-        words: what must be part of id, name, resource, identity or address; each of
-            them, whatever its case.
-        use: only this one, or "" for all.
-        show: `stuck`, `failed`, or anything else for all.
-    """
-    wanted = words.casefold().split()
-    return [
-        row
-        for row in rows
-        if (not use or row.use == use)
-        and (show != "stuck" or row.stuck)
-        and (show != "failed" or row.state == "FAILED")
-        and all(word in _text(row) for word in wanted)
-    ]
 
 
 def _text(row: Row) -> str:
