@@ -14,13 +14,13 @@ copy is none.
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from ackline.server.maintenance.reading import RECORDS, reading
-from ackline.server.stores.folder import FORMAT
+from ackline.server.stores.files import read_into, write_all
+from ackline.server.stores.folder import write_format
 from ackline.server.stores.segments import RecordReader, opened
 
 if TYPE_CHECKING:
@@ -65,9 +65,9 @@ def backup(
     """
     for name in ("objects", "logs"):
         files.make_directory(target / name)
-    _copy_objects(folder, target, progress)
+    _copy_objects(folder, target, files, progress)
     for _ in range(_ATTEMPTS):
-        _copy_records(folder, target)
+        _copy_records(folder, target, files)
         try:
             _complete(folder, target, files, progress)
         except FileNotFoundError:
@@ -78,18 +78,20 @@ def backup(
     _sync(target, files)
 
 
-def _copy_objects(folder: Path, target: Path, progress: Callable[[int], None]) -> None:
+def _copy_objects(
+    folder: Path, target: Path, files: Files, progress: Callable[[int], None]
+) -> None:
     """Link or copy the objects there are now."""
     with reading(folder) as connection:
         names = connection.execute("SELECT object_id, size FROM objects").fetchall()
     for name, size in names:
         with suppress(FileNotFoundError):  # deleted meanwhile
-            _link(folder / "objects" / name, target / "objects" / name)
+            _link(folder / "objects" / name, target / "objects" / name, files)
         progress(size)
 
 
-def _copy_records(folder: Path, target: Path) -> None:
-    (target / RECORDS).unlink(missing_ok=True)
+def _copy_records(folder: Path, target: Path, files: Files) -> None:
+    files.unlink(target / RECORDS)
     with (
         reading(folder) as connection,
         closing(sqlite3.connect(target / RECORDS)) as copy,
@@ -113,53 +115,58 @@ def _complete(
         known = objects.keys() | {row[1] for row in uploads}
         for path in (target / "objects").iterdir():
             if path.name not in known:
-                path.unlink()
+                files.unlink(path)
         for name, size in objects.items():
             if not (target / "objects" / name).exists():
-                _link(folder / "objects" / name, target / "objects" / name)
+                _link(folder / "objects" / name, target / "objects" / name, files)
                 progress(size)
         for serial, name, chunk_size in uploads:
             chunks = connection.execute(
                 "SELECT number * ?, length FROM chunks WHERE upload = ?",
                 (chunk_size, serial),
             )
-            _copy_parts(
-                folder / "objects" / name, target / "objects" / name, chunks, progress
-            )
+            source, copy = folder / "objects" / name, target / "objects" / name
+            _copy_parts(source, copy, chunks, files, progress)
         logs = connection.execute("SELECT log_id, salt FROM logs").fetchall()
-    shutil.rmtree(target / "logs")
+    files.remove_directory(target / "logs")
     files.make_directory(target / "logs")
     for log_id, salt in logs:
         _copy_log(folder / "logs" / log_id, target / "logs" / log_id, salt, files)
         progress(sum(files.sizes(target / "logs" / log_id).values()))
 
 
-def _link(source: Path, target: Path) -> None:
+def _link(source: Path, target: Path, files: Files) -> None:
     """Give a file that never changes a second name, or copy it."""
     try:
-        os.link(source, target)
+        files.link(source, target)
     except FileNotFoundError:
         raise
     except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
+        files.copy(source, target)
 
 
 def _copy_parts(
     source: Path,
     target: Path,
     parts: sqlite3.Cursor,
+    files: Files,
     progress: Callable[[int], None],
 ) -> None:
     """Copy parts of a file to the same places of another."""
-    target.unlink(missing_ok=True)
-    with source.open("rb") as reader, target.open("wb") as writer:
+    buffer = memoryview(bytearray(_PIECE))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    with (
+        opened(files, source, os.O_RDONLY) as reader,
+        opened(files, target, flags) as writer,
+    ):
         for offset, length in parts:
-            reader.seek(offset)
-            writer.seek(offset)
-            left = length
-            while left and (piece := reader.read(min(left, _PIECE))):
-                writer.write(piece)
-                left -= len(piece)
+            at, end = offset, offset + length
+            while at < end:
+                count = read_into(files, reader, buffer[: end - at], at)
+                if not count:
+                    break
+                write_all(files, writer, [buffer[:count]], at)
+                at += count
             progress(length)
 
 
@@ -169,13 +176,13 @@ def _copy_log(source: Path, target: Path, salt: int, files: Files) -> None:
     names = sorted(name for name in files.sizes(source) if name.endswith(".log"))
     for name in names:
         try:
-            shutil.copyfile(source / name, target / name)
+            files.copy(source / name, target / name)
         except FileNotFoundError:
             # Deleted by retention, and all before it: what is kept begins later. The
             # whole log is gone if the newest one is.
             if name == names[-1]:
                 raise
-            shutil.rmtree(target)
+            files.remove_directory(target)
             files.make_directory(target)
     for name in names[-1:]:
         _cut_unfinished(target / name, salt, files)
@@ -193,7 +200,7 @@ def _cut_unfinished(path: Path, salt: int, files: Files) -> None:
             end = reader.offset
         files.truncate(fd, end)
     if not end:
-        path.unlink()
+        files.unlink(path)
 
 
 def _sync(target: Path, files: Files) -> None:
@@ -204,10 +211,6 @@ def _sync(target: Path, files: Files) -> None:
         else:
             with opened(files, path, os.O_RDONLY) as fd:
                 files.fdatasync(fd)
-    draft = target / "format.draft"
-    draft.write_text(f"{FORMAT}\n")
-    with opened(files, draft, os.O_RDONLY) as fd:
-        files.fdatasync(fd)
-    draft.rename(target / "format")
+    write_format(target, files)
     files.sync_directory(target)
     files.sync_directory(target.parent)

@@ -154,12 +154,12 @@ def _backup(folder: Path, target: Path) -> int:
         )
     if target.resolve().is_relative_to(folder.resolve()):
         raise _Impossible(f"{target} is inside {folder}; name another folder")
-    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files = Files()
+    files.make_directory(target, parents=True)
     if any(target.iterdir()):
         raise _Impossible(
             f"{target} is not empty; name a new folder, one for each backup"
         )
-    files = Files()
     with _Progress("copying", stored_bytes(folder)) as progress:
         backup(folder, target, files, progress.advance)
     print(f"{folder} is copied to {target}")

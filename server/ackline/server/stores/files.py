@@ -1,8 +1,9 @@
 """The file-system calls of the stores, each of which can fail.
 
-Everything that the stores do to files goes through one `Files` object: tests replace it
-to make a call fail or come up short, and a crash simulator to record what was written
-and what was synced. SQLite does its own calls; `records` says how it is made to fail.
+Everything that the stores and their maintenance do to files goes through one `Files`
+object: tests replace it to make a call fail or come up short, and the crash simulator
+to know what was written and what was synced. SQLite does its own calls; `records` says
+how it is made to fail.
 """
 
 from __future__ import annotations
@@ -113,9 +114,21 @@ class Files:
         """Remove a file that may be gone already."""
         path.unlink(missing_ok=True)
 
-    def make_directory(self, path: Path) -> None:
-        """Make a directory that may exist already."""
-        path.mkdir(mode=0o700, exist_ok=True)
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file another name in its directory, whatever had that name."""
+        source.rename(target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name."""
+        os.link(source, target)
+
+    def copy(self, source: Path, target: Path) -> None:
+        """Copy the bytes of a file to one that is made, or overwritten."""
+        shutil.copyfile(source, target)
+
+    def make_directory(self, path: Path, *, parents: bool = False) -> None:
+        """Make a directory that may exist already, and what leads to it if need be."""
+        path.mkdir(mode=0o700, parents=parents, exist_ok=True)
 
     def remove_directory(self, path: Path) -> None:
         """Remove a directory that may be gone already, with all that is in it."""

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from ackline.server.stores.files import Files
 
-__all__ = ["FORMAT", "DataFolder"]
+__all__ = ["DataFolder", "write_format"]
 
-FORMAT = "ackline-data 1"
+_FORMAT = "ackline-data 1"
 
 #: The format file while it is written.
 _DRAFT = "format.draft"
@@ -43,9 +43,10 @@ class DataFolder:
     Everything blocks: it is opened once, before there is anything else to do.
     """
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, lock: int, files: Files) -> None:
         self.path = path
         self._lock = lock
+        self._files = files
 
     @classmethod
     def open(cls, path: Path, files: Files) -> DataFolder:
@@ -58,13 +59,13 @@ class DataFolder:
             StoreFailed: It cannot be made or read.
         """
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.make_directory(path, parents=True)
             _refuse_foreign(path, files)
-            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            lock = files.open(path / "lock", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise disk_failure(str(path), error) from error
         try:
-            _take(path, lock)
+            _take(path, lock, files)
             _check_format(path, files)
             for name in ("objects", "logs"):
                 files.make_directory(path / name)
@@ -72,11 +73,11 @@ class DataFolder:
             files.sync_directory(path)
             files.sync_directory(path.parent)
         except BaseException as error:
-            os.close(lock)
+            files.close(lock)
             if isinstance(error, OSError):
                 raise disk_failure(str(path), error) from error
             raise
-        return cls(path, lock)
+        return cls(path, lock, files)
 
     @classmethod
     def existing(cls, path: Path, files: Files) -> DataFolder:
@@ -91,35 +92,52 @@ class DataFolder:
             found = files.sizes(path)
             if "format" not in found:
                 name = min(found, default="nothing")
-                raise ForeignFolder(path, found=name, supported=FORMAT)
-            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+                raise ForeignFolder(path, found=name, supported=_FORMAT)
+            lock = files.open(path / "lock", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise disk_failure(str(path), error) from error
         try:
-            _take(path, lock)
+            _take(path, lock, files)
             _check_format(path, files)
         except BaseException as error:
-            os.close(lock)
+            files.close(lock)
             if isinstance(error, OSError):
                 raise disk_failure(str(path), error) from error
             raise
-        return cls(path, lock)
+        return cls(path, lock, files)
 
     def close(self) -> None:
         """Let another server have the folder. May be called again."""
         if self._lock >= 0:
-            os.close(self._lock)
+            self._files.close(self._lock)
             self._lock = -1
 
 
-def _take(path: Path, lock: int) -> None:
+def write_format(path: Path, files: Files) -> None:
+    """Say that a folder is a data folder.
+
+    Raises:
+        OSError: That failed.
+    """
+    # Under another name first: a crash must not leave an empty format file.
+    draft = path / _DRAFT
+    fd = files.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_all(files, fd, [f"{_FORMAT}\n".encode()], 0)
+        files.fdatasync(fd)
+    finally:
+        files.close(fd)
+    files.rename(draft, path / "format")
+
+
+def _take(path: Path, lock: int, files: Files) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         owner = os.pread(lock, _SHORT, 0).decode(errors="replace").strip()
         raise Locked(path, owner) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    files.truncate(lock, 0)
+    write_all(files, lock, [f"{os.getpid()}\n".encode()], 0)
 
 
 def _refuse_foreign(path: Path, files: Files) -> None:
@@ -127,28 +145,16 @@ def _refuse_foreign(path: Path, files: Files) -> None:
     found = files.sizes(path)
     others = sorted(found.keys() - {"lock", _DRAFT})
     if others and "format" not in found:
-        raise ForeignFolder(path, found=others[0], supported=FORMAT)
+        raise ForeignFolder(path, found=others[0], supported=_FORMAT)
 
 
 def _check_format(path: Path, files: Files) -> None:
     """Check the format file, or make it."""
     file = path / "format"
     if not file.exists():
-        _write_format(path, files)
+        write_format(path, files)
         return
     with file.open("rb") as stream:
         found = stream.read(_SHORT).decode(errors="replace")
-    if found != FORMAT + "\n":
-        raise FormatMismatch(path, found=found.strip(), supported=FORMAT)
-
-
-def _write_format(path: Path, files: Files) -> None:
-    # Under another name first: a crash must not leave an empty format file.
-    draft = path / _DRAFT
-    fd = files.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    try:
-        write_all(files, fd, [f"{FORMAT}\n".encode()], 0)
-        files.fdatasync(fd)
-    finally:
-        files.close(fd)
-    draft.rename(path / "format")
+    if found != _FORMAT + "\n":
+        raise FormatMismatch(path, found=found.strip(), supported=_FORMAT)
