@@ -596,12 +596,14 @@ class MemoryClient:
             self._finish(stream)
         return self._open(stream)
 
-    def publish(self, resource: str, *, key: str = "") -> tuple[Stream, EventBuffer]:
+    def publish(
+        self, resource: str, *, key: str = "", max_bytes: int = 2**20
+    ) -> tuple[Stream, EventBuffer]:
         stream = self.session.new_stream(
             Open(Use.PUBLISH, resource, key, 0, 0, raw(PublishDetail())),
             notify=self.handle,
         )
-        feed = EventBuffer(generation=0, max_events=10_000, max_bytes=2**20)
+        feed = EventBuffer(generation=0, max_events=10_000, max_bytes=max_bytes)
         stream.sender = EventSender(stream, feed, position=0, priority=stream.priority)
         return self._open(stream), feed
 

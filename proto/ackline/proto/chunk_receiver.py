@@ -11,13 +11,13 @@ from ackline.proto.limits import MAX_CHUNKS, MAX_RANGES
 from ackline.proto.messages import Durability, Intent, Proof
 from ackline.proto.notices import ChunkParked, ChunkReceived
 from ackline.proto.open_chunk import PIECE, OpenChunk
-from ackline.proto.receiver import Receiver
+from ackline.proto.receiver import LATE, SOON, Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ackline.proto.buffers import BufferPool
-    from ackline.proto.messages import End
+    from ackline.proto.messages import Ack, End
     from ackline.proto.open_chunk import WritePart
     from ackline.proto.stream import Stream
     from ackline.proto.windows import Budget
@@ -27,6 +27,10 @@ __all__ = ["ChunkReceiver"]
 MAX_WINDOW_CHUNKS = 4
 """Chunks a stream may have on the way at once: one being received, one being written,
 one being synced, one to spare. More was not faster and costs memory."""
+
+BUSY_WINDOW_CHUNKS = 2
+"""Chunks that a stream has at least once one was stored: where the disk is slow, one is
+received while the other is written."""
 
 
 NOTHING = memoryview(b"")
@@ -77,7 +81,9 @@ class ChunkReceiver(Receiver):
         self._prefix_crcs = array("I")
         self._prefix_bytes = 0
         self._beyond: dict[int, tuple[int, int]] = {}
-        self._storing: dict[int, tuple[int, int]] = {}
+        # CRC, length, and when it was whole.
+        self._storing: dict[int, tuple[int, int, float]] = {}
+        self._oldest_stored: float | None = None
         self._next = 0
         self._open: OpenChunk | None = None
         self._held: tuple[int, int, int] = (-1, 0, 0)
@@ -169,13 +175,13 @@ class ChunkReceiver(Receiver):
 
     def chunk_stored(self, notice: ChunkReceived) -> None:
         """State that a chunk is kept as `durability` promises."""
-        crc, length = self._storing.pop(notice.index, (notice.crc, notice.length))
+        crc, length, whole_at = self._storing.pop(notice.index)
         self._beyond[notice.index] = (crc, length)
         self.pool.give(notice.data)
         self._advance()
         self.consumed = self.stored
-        if self._window_chunks < self._max_chunks:
-            self._window_chunks += 1
+        if self._oldest_stored is None or whole_at < self._oldest_stored:
+            self._oldest_stored = whole_at
         self._settle(notice.length - notice.offset)
         self.stream.stored_moved(self.stored)
         self.stream.ack_due()
@@ -247,6 +253,13 @@ class ChunkReceiver(Receiver):
             self._held = (-1, 0, 0)
         super().attach()
 
+    def ack(self) -> tuple[int, Ack, bool]:
+        """Return position, ACK and REWIND, with the window as the disk is."""
+        if self._oldest_stored is not None:
+            self._adapt(self._oldest_stored)
+            self._oldest_stored = None
+        return super().ack()
+
     def close(self) -> None:
         """End: a chunk that is half here will never be whole."""
         super().close()
@@ -299,6 +312,20 @@ class ChunkReceiver(Receiver):
         return self._prefix_bytes, self.crc
 
     # Private
+
+    def _adapt(self, whole_at: float) -> None:
+        """Have the window follow how long a chunk waited to be stored.
+
+        With an ACK, because only then the connection's clock is that of now.
+        """
+        assert self.stream.connection is not None
+        waited = self.stream.connection.now - whole_at
+        least = min(BUSY_WINDOW_CHUNKS, self._max_chunks)
+        if self._window_chunks < (self._max_chunks if waited <= SOON else least):
+            self._window_chunks += 1
+            self._top_up()
+        elif waited > LATE and self._window_chunks > least:
+            self._window_chunks -= 1
 
     def _advance(self) -> None:
         crcs = self._prefix_crcs
@@ -435,7 +462,9 @@ class ChunkReceiver(Receiver):
         assert chunk.data is not None
         self._held = (-1, 0, 0)
         self.received_units += 1
-        self._storing[chunk.index] = (chunk.crc, length)
+        assert self.stream.connection is not None
+        now = self.stream.connection.now
+        self._storing[chunk.index] = (chunk.crc, length, now)
         self._next = self._after(chunk.index + 1)
         self.stream.unit_moved()
         data = chunk.data[: chunk.filled]
@@ -469,7 +498,7 @@ class ChunkReceiver(Receiver):
     def _compare(self, index: int, crc: int, length: int) -> None:
         self.duplicates += 1
         known = self._known(index) or self._storing.get(index)
-        if known is not None and known != (crc, length):
+        if known is not None and known[:2] != (crc, length):
             self.stream.conflict(index)
         else:
             self.stream.ack_due()

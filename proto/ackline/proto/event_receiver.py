@@ -12,7 +12,7 @@ from ackline.proto.kinds import KindTable
 from ackline.proto.messages import Durability, Proof
 from ackline.proto.notices import BatchReceived
 from ackline.proto.proofs import ProofSum, with_event
-from ackline.proto.receiver import Receiver
+from ackline.proto.receiver import LATE, SOON, Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["FIRST_WINDOW_BYTES", "MAX_WINDOW_BYTES", "EventReceiver"]
 
 FIRST_WINDOW_BYTES = 256 * 2**10
-"""Bytes granted to a new stream: the largest event fits. It doubles whenever the
-consumer has used half of it, so that only streams whose consumer moves hold much."""
+"""Bytes granted to a new stream, and the least: the largest event fits."""
 
 MAX_WINDOW_BYTES = 8 * 2**20
 """Largest window of one stream: some 40 ms of the fastest stream measured here."""
@@ -84,13 +83,15 @@ class EventReceiver(Receiver):
         self._sum = ProofSum()
         self._proven = True
         self._news = BatchReceived(stream)
-        self._window = FIRST_WINDOW_BYTES
         self._max_window = max(max_window, FIRST_WINDOW_BYTES)
         self._max_units = max_units or MAX_WINDOW_BYTES
-        self._window_units = min(self._window // BYTES_PER_UNIT, self._max_units)
+        self._window = self._window_units = 0
+        self._resize(FIRST_WINDOW_BYTES)
         self.left_out = LeftOut()
         self._covered_before: int = 0
         self._consumed_since = 0
+        connection = stream.connection
+        self._adapted_at = 0.0 if connection is None else connection.now
         # Consumed, and given back to the window with the next ACK: it costs as much for
         # many events as for one.
         self._unsettled = 0
@@ -323,13 +324,11 @@ class EventReceiver(Receiver):
             self.stored = position
         self._consumed_since += size
         self._unsettled += size
-        if self._consumed_since * 2 >= self._window:
-            self._consumed_since = 0
-            self._window = min(self._window * 2, self._max_window)
-            self._window_units = min(self._window // BYTES_PER_UNIT, self._max_units)
-            self._settle_consumed()
-            self.stream.ack_due()
-        elif (position - self._told) * 2 >= self._window_units or self.budget.waiting:
+        if (
+            self._consumed_since * 2 >= self._window
+            or (position - self._told) * 2 >= self._window_units
+            or self.budget.waiting
+        ):
             self._settle_consumed()
             self.stream.ack_due()
         elif not self._ack_waits:
@@ -340,6 +339,8 @@ class EventReceiver(Receiver):
     def ack(self) -> tuple[int, Ack, bool]:
         """Return position, ACK and REWIND, with what was consumed given back."""
         self._ack_waits = False
+        if self._consumed_since * 2 >= self._window:
+            self._adapt()
         self._settle_consumed()
         self._told = self.consumed
         return super().ack()
@@ -391,6 +392,33 @@ class EventReceiver(Receiver):
         """Begin an attachment."""
         super().attach()
         self._told = self.consumed
+        connection = self.stream.connection
+        if connection is not None:
+            self._consumed_since, self._adapted_at = 0, connection.now
+
+    def _adapt(self) -> None:
+        """Have the window follow how long the consumer took for half of it.
+
+        With an ACK, because only then the connection's clock is that of now.
+        """
+        connection = self.stream.connection
+        assert connection is not None
+        took, self._adapted_at = connection.now - self._adapted_at, connection.now
+        self._consumed_since = 0
+        before = self._window
+        if took <= SOON:
+            self._resize(min(before * 2, self._max_window))
+        elif took > LATE:
+            self._resize(max(before // 2, FIRST_WINDOW_BYTES))
+        self._settle_consumed()
+        if self._window > before:
+            self._top_up()
+            if self._unused + self._pending < self._window:
+                self._resize(before)  # there is no memory for more
+
+    def _resize(self, window: int) -> None:
+        self._window = window
+        self._window_units = min(window // BYTES_PER_UNIT, self._max_units)
 
     def _settle_consumed(self) -> None:
         size, self._unsettled = self._unsettled, 0

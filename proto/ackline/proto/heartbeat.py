@@ -66,11 +66,12 @@ class Heartbeat:
 
     def look(self, now: float) -> Pulse:
         """Say what is to be done; PING counts as done."""
-        if now - self.heard >= self.patience:
+        # In the terms of `due()`: rounded otherwise, it would be due again at once.
+        if now >= self.heard + self.patience:
             return Pulse.SILENT
         if self.blocked_at is not None and now - self.blocked_at >= self.patience:
             return Pulse.STUCK
-        if now - max(self.heard, self._asked) >= self.interval:
+        if now >= max(self.heard, self._asked) + self.interval:
             self._asked = now
             return Pulse.PING
         return Pulse.ALIVE

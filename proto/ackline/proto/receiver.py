@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from ackline.proto.stream import Stream
     from ackline.proto.windows import Budget
 
-__all__ = ["Receiver"]
+__all__ = ["LATE", "SOON", "Receiver"]
+
+SOON = 1.0
+"""Seconds. A window grows while half of it is used up, or a chunk of it stored, sooner
+than this: so it ends at a few seconds of what disk or consumer do, which is enough for
+any round trip, and holds memory of those that move."""
+
+LATE = 4.0
+"""Seconds. It shrinks when that takes longer: more on the way would only lie there."""
 
 
 class Receiver(ABC):
@@ -212,8 +220,8 @@ class Receiver(ABC):
         """Give back the memory of bytes that came and are not held."""
         give = min(size, self._promised)
         self._promised -= give
-        self._top_up()
         self.budget.give(give)
+        self._top_up()
 
     def _withdraw(self) -> None:
         """Take back what was granted; what came already stays in memory."""
