@@ -21,6 +21,7 @@ from ackline.client.cli import (
     seal,
     status,
     subscribe,
+    top,
     upload,
 )
 from ackline.client.cli.running import run
@@ -57,6 +58,7 @@ COMMANDS = (
     seal,
     delete,
     ping,
+    top,
 )
 
 
@@ -109,6 +111,20 @@ def _common(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
         default=default(os.environ.get("ACKLINE_CA")),
         help="certificates (PEM) to trust for acklines:// URLs"
         " (default: $ACKLINE_CA, or those of the system)",
+    )
+    group.add_argument(
+        "--cert",
+        metavar="FILE",
+        default=default(os.environ.get("ACKLINE_CERT")),
+        help="your own certificate and chain (PEM), for a server that wants one"
+        " (default: $ACKLINE_CERT)",
+    )
+    group.add_argument(
+        "--cert-key",
+        metavar="FILE",
+        default=default(os.environ.get("ACKLINE_CERT_KEY")),
+        help="its key (PEM), if that is not in the same file"
+        " (default: $ACKLINE_CERT_KEY)",
     )
     group.add_argument(
         "--json",

@@ -31,12 +31,13 @@ from ackline.proto.messages import OutcomeKind
 
 if TYPE_CHECKING:
     import argparse
+    import ssl
     from collections.abc import Callable, Generator
 
     from ackline.client import Client, ConnectionState, Outcome
     from ackline.client.threads import Threads
 
-__all__ = ["BaseCommand", "Exit", "outcome_fields", "run"]
+__all__ = ["AnyCommand", "BaseCommand", "Exit", "outcome_fields", "run", "write_out"]
 
 UNUSABLE_FILES = (
     FileNotFoundError,
@@ -62,7 +63,7 @@ class Exit(IntEnum):
     NO_READER = 141
 
 
-class BaseCommand(ABC):
+class AnyCommand(ABC):
     """One run of one command.
 
     Attributes:
@@ -75,7 +76,7 @@ class BaseCommand(ABC):
         self.display = Display(quiet=arguments.quiet or arguments.json)
 
     @abstractmethod
-    async def run(self, client: Client) -> int:
+    async def perform(self) -> int:
         """Do it, and return the exit code."""
 
     def prepare(self) -> None:  # noqa: B027 - a hook
@@ -117,6 +118,30 @@ class BaseCommand(ABC):
             self.text(text)
 
 
+class BaseCommand(AnyCommand):
+    """A command that needs a connection, as nearly all do."""
+
+    @abstractmethod
+    async def run(self, client: Client) -> int:
+        """Do it, and return the exit code."""
+
+    async def perform(self) -> int:
+        """Connect, and do it."""
+        arguments, display = self.arguments, self.display
+        options = ClientOptions(
+            give_up_after=arguments.give_up_after,
+            wait_for_server=arguments.give_up_after is not None,
+        )
+        async with connect(
+            arguments.server,
+            tls=_tls(arguments),
+            token=os.environ.get("ACKLINE_TOKEN"),
+            options=options,
+            on_state=_teller(display),
+        ) as client:
+            return await self.run(client)
+
+
 def write_out(data: bytes) -> None:
     """Write bytes to standard output, all of them, at once.
 
@@ -150,15 +175,16 @@ def outcome_fields(outcome: Outcome) -> dict[str, Any]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a command and turn whatever happens into an exit code and one line."""
-    make: Callable[[argparse.Namespace], BaseCommand] = arguments.command
+    make: Callable[[argparse.Namespace], AnyCommand] = arguments.command
     command = make(arguments)
     try:
         with _interruptible():
             command.prepare()
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
-                return runner.run(_connected(command))
+                return runner.run(_performed(command))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        say(command.interrupted())
+        if told := command.interrupted():
+            say(told)
         return Exit.INTERRUPTED
     except BrokenPipeError:
         return Exit.NO_READER
@@ -188,27 +214,21 @@ def _interruptible() -> Generator[None]:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-async def _connected(command: BaseCommand) -> int:
-    arguments, display = command.arguments, command.display
-    options = ClientOptions(
-        give_up_after=arguments.give_up_after,
-        wait_for_server=arguments.give_up_after is not None,
-    )
+async def _performed(command: AnyCommand) -> int:
     # A terminal that is closed is an interruption like Ctrl-C.
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, task.cancel)
     try:
-        async with connect(
-            arguments.server,
-            tls=client_context(arguments.ca) if arguments.ca else None,
-            token=os.environ.get("ACKLINE_TOKEN"),
-            options=options,
-            on_state=_teller(display),
-        ) as client:
-            return await command.run(client)
+        return await command.perform()
     finally:
-        display.close()
+        command.display.close()
+
+
+def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
+    """Return how to speak TLS, if anything was said about it."""
+    ca, cert, key = arguments.ca, arguments.cert, arguments.cert_key
+    return client_context(ca, cert=cert, key=key) if ca or cert or key else None
 
 
 def _teller(display: Display) -> Callable[[ConnectionState], None]:
