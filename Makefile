@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 # The stamp is newer than pyproject.toml only after an installation that succeeded.
 $(STAMP): pyproject.toml
@@ -49,6 +49,11 @@ coverage: setup ## Run all tests and report branch coverage
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+.PHONY: page-test
+page-test: setup ## Test the live page in a browser (Debian: chromium)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[page-test]'
+	$(BIN)/python -m pytest tests/page
 
 .PHONY: check
 check: setup ## Lint, check format, types, import rules and spelling
