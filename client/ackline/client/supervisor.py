@@ -6,13 +6,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, cast
 
-from ackline.aio import Pump, ScratchPool
+from ackline.aio import Pump, ScratchPool, TlsLayer
 from ackline.client.connection_states import ConnectionPhase, ConnectionState
 from ackline.client.handles import Handle
 from ackline.client.patience import BAD_TOKENS, Attempt, Patience
 from ackline.client.poison import Poison
 from ackline.client.requests import Requests
-from ackline.client.tls import client_context, tls_fault
+from ackline.client.tls import client_context, plain_fault, tls_fault
 from ackline.proto.client_connection import ClientConnection
 from ackline.proto.client_session import ClientSession
 from ackline.proto.connection import Phase
@@ -23,6 +23,7 @@ from ackline.proto.errors import (
     code_name,
 )
 from ackline.proto.frames import FrameType
+from ackline.proto.limits import ALPN
 from ackline.proto.notices import (
     ConnectionFailed,
     PeerLeft,
@@ -32,6 +33,7 @@ from ackline.proto.notices import (
     SessionResumed,
     Welcomed,
 )
+from ackline.proto.reader import scratch_buffer
 from ackline.proto.stats import Stats
 
 if TYPE_CHECKING:
@@ -105,6 +107,7 @@ class Supervisor:
         self._patience = Patience(address, options)
         self._poison = Poison()
         self._scratch = ScratchPool()
+        self._encrypted: memoryview | None = None
         self._agent = f"ackline/{_version()}"
         self._attempt = Attempt(0.0)
         self._pump: Pump | None = None
@@ -206,11 +209,9 @@ class Supervisor:
         """Take note that the connection is closed."""
         if self._pump is not pump:
             return
-        self._pump = self.connection = None
         attempt = self._attempt
-        attempt.reason = attempt.reason or (
-            str(error) if error is not None else "the server closed the connection"
-        )
+        attempt.reason = attempt.reason or self._why_lost(error)
+        self._pump = self.connection = None
         self.requests.detached()
         for pong in self._pongs.values():
             if not pong.done():
@@ -262,12 +263,7 @@ class Supervisor:
         self._attention.clear()
         try:
             async with asyncio.timeout(self._patience.connecting(loop.time())):
-                await loop.create_connection(
-                    lambda: Pump(self),
-                    self.address.host,
-                    self.address.port,
-                    ssl=self._context() if self.address.tls else None,
-                )
+                await self._dial()
                 while (
                     not attempt.established
                     and not self._closing
@@ -288,10 +284,39 @@ class Supervisor:
         if not attempt.established:
             await self._hang_up()
 
-    def _context(self) -> ssl.SSLContext:
+    async def _dial(self) -> None:
+        """Connect, and have a pump made."""
+        loop, pump = asyncio.get_running_loop(), Pump(self)
+        host, port = self.address.host, self.address.port
+        if not self.address.tls:
+            await loop.create_connection(lambda: pump, host, port)
+            return
+        layer = TlsLayer(pump, *self._secure(), server_hostname=host)
+        try:
+            await loop.create_connection(lambda: layer, host, port)
+            await layer.handshake
+        except BaseException:
+            layer.abort()
+            raise
+
+    def _secure(self) -> tuple[ssl.SSLContext, memoryview]:
+        """Return what TLS needs, the same for all connections."""
         if self._tls is None:
             self._tls = client_context()
-        return self._tls
+        if self._encrypted is None:
+            # The context may be the caller's, who knows nothing of the protocol.
+            self._tls.set_alpn_protocols([ALPN])
+            self._encrypted = scratch_buffer()
+        return self._tls, self._encrypted
+
+    def _why_lost(self, error: Exception | None) -> str:
+        """Return why a connection ended, when the server did not tell."""
+        fault = tls_fault(error)
+        if fault is None and self.connection is not None:
+            fault = plain_fault(self.connection.reader.begun)
+        if fault is not None:
+            return f"cannot connect to {self.address}: {fault}"
+        return str(error) if error is not None else "the server closed the connection"
 
     async def _carry(self) -> None:
         """Wait for the end of an established connection, or bring it about."""

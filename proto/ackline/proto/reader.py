@@ -120,6 +120,11 @@ class FrameReader:
         self._in_place = False
         self._bulk = False
 
+    @property
+    def begun(self) -> bytes:
+        """The bytes of a header that is not complete."""
+        return self._rest
+
     def buffer(self) -> memoryview:
         """Return where the next bytes go; never empty."""
         if self._body is not None:

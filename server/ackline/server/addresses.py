@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
+import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable
 
-__all__ = ["Address", "ListenError", "listening"]
+__all__ = ["Address", "ListenError", "bound_sockets", "listening"]
 
 
 class Address(NamedTuple):
@@ -27,7 +29,11 @@ class ListenError(OSError):
     """Report an address that cannot be listened on."""
 
     def __init__(self, address: Address, error: OSError, *, option: str) -> None:
-        reason = os.strerror(error.errno) if error.errno else str(error)
+        reason = str(error)
+        if isinstance(error, socket.gaierror):
+            reason = str(error.strerror)
+        elif error.errno:
+            reason = os.strerror(error.errno)
         super().__init__(
             f"cannot listen on {address}: {reason}; option {option} chooses another"
         )
@@ -48,3 +54,43 @@ async def listening(
         raise ListenError(address, error, option=option) from error
     name = server.sockets[0].getsockname()
     return server, Address(str(name[0]), int(name[1]))
+
+
+async def bound_sockets(
+    address: Address, *, backlog: int, option: str
+) -> tuple[list[socket.socket], Address]:
+    """Return sockets that listen on all that an address stands for, and where.
+
+    Raises:
+        ListenError: one of them cannot.
+    """
+    loop = asyncio.get_running_loop()
+    sockets: list[socket.socket] = []
+    try:
+        found = await loop.getaddrinfo(
+            address.host or None,
+            address.port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
+        )
+        for family, _, _, _, place in dict.fromkeys(found):
+            try:
+                listening = socket.socket(family, socket.SOCK_STREAM)
+            except OSError:
+                continue  # the kernel has no IPv6, say
+            sockets.append(listening)
+            listening.setblocking(False)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind(place)
+            listening.listen(backlog)
+    except OSError as error:
+        for listening in sockets:
+            listening.close()
+        raise ListenError(address, error, option=option) from error
+    if not sockets:
+        none = OSError(errno.EAFNOSUPPORT, "no such address family")
+        raise ListenError(address, none, option=option)
+    name = sockets[0].getsockname()
+    return sockets, Address(str(name[0]), int(name[1]))

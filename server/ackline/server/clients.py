@@ -7,8 +7,10 @@ import logging
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from ackline.aio import subject
 from ackline.proto.connection import Phase
 from ackline.proto.errors import Code, code_name
+from ackline.proto.limits import ALPN
 from ackline.proto.messages import Session as WireSession
 from ackline.proto.notices import (
     CancelReceived,
@@ -22,16 +24,19 @@ from ackline.proto.notices import (
     SessionConfirmed,
 )
 from ackline.proto.server_connection import ServerConnection
-from ackline.server.authentication import authenticate
+from ackline.server.authentication import CERTIFICATE, authenticate
 from ackline.server.opening import open_stream
 from ackline.server.requests import answer_request
 from ackline.server.resuming import resume_session
 
 if TYPE_CHECKING:
+    import ssl
+
     from ackline.aio import Pump
     from ackline.proto.connection import Connection
     from ackline.proto.messages import Hello
     from ackline.proto.notices import Notice
+    from ackline.server.arrivals import Arrival
     from ackline.server.service import Service
     from ackline.server.sessions import Session
 
@@ -49,36 +54,42 @@ class Client:
     Attributes:
         core: speaks the protocol.
         peer: address of the client, for logs.
+        subject: whom its certificate names, if it showed one that was verified.
         identity: once HELLO was accepted.
         session: once there is one; None again when another connection takes it.
     """
 
     __slots__ = (
-        "_greeted",
+        "_arrival",
+        "_origin",
         "_pump",
-        "_timer",
+        "_refusal",
         "core",
         "identity",
         "peer",
         "service",
         "session",
+        "subject",
     )
 
     core: ServerConnection
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, arrival: Arrival) -> None:
         self.service = service
         self.peer = ""
+        self.subject = ""
         self.identity = ""
         self.session: Session | None = None
         self._pump: Pump | None = None
-        self._greeted = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._arrival: Arrival | None = arrival
+        self._origin = arrival.origin
+        self._refusal: tuple[Code, str] | None = None
+        arrival.proceed(self.turn_away)
 
     # The pump
 
     def pump_made(self, pump: Pump) -> Connection:
-        """Begin: the client has `handshake_timeout` seconds to say HELLO."""
+        """Begin: the client has the rest of `handshake_timeout` to say HELLO."""
         service, loop = self.service, asyncio.get_running_loop()
         self._pump, self.peer = pump, pump.peer
         self.core = ServerConnection(
@@ -93,20 +104,16 @@ class Client:
             max_chunks=service.options.max_upload_chunks,
         )
         service.connected(self)
-        seconds = service.options.handshake_timeout
-        self._timer = loop.call_later(seconds, self._too_slow, seconds)
-        if len(service.clients) > service.options.max_connections:
-            self.core.fail(
-                Code.TOO_MANY_CONNECTIONS,
-                f"the server has {service.options.max_connections} connections",
-                retry_after=1.0,
-            )
+        self._look_at_tls(pump.transport.get_extra_info("ssl_object"))
+        if self._refusal is not None:
+            self.turn_away(*self._refusal)
+        elif self._arrival is not None:
+            self._arrival.proceed(self.turn_away)
         return self.core
 
     def pump_lost(self, pump: Pump, error: Exception | None) -> None:
         """End: the streams wait for their client to come back."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self.stop_timer()
         session = self.session
         log.info(
             "connection from %s closed%s%s",
@@ -116,6 +123,20 @@ class Client:
         )
         self.detach()
         self.service.disconnected(self)
+        self.service.places.leave(self._origin)
+
+    def turn_away(self, code: Code, text: str) -> None:
+        """End a connection whose client has no session yet, with the reason."""
+        if self._pump is None:
+            self._refusal = code, text
+        else:
+            self.core.fail(code, text, retry_after=1.0 if code.retry else 0.0)
+
+    def stop_timer(self) -> None:
+        """Take note that the handshake is over."""
+        if self._arrival is not None:
+            self._arrival.end()
+            self._arrival = None
 
     def detach(self) -> None:
         """Leave the session; its streams have no connection."""
@@ -172,9 +193,11 @@ class Client:
     def _session_notice(self, notice: Notice) -> None:
         match notice:
             case HelloReceived():
-                self._greeted = True
+                if self._arrival is not None:
+                    self._arrival.heard()
                 self.service.tasks.spawn(self._hello(notice.hello), "handshake")
             case ResumeReceived():
+                self.stop_timer()
                 self.service.tasks.spawn(resume_session(self, notice), "resume")
             case SessionConfirmed():
                 if self.session is not None:
@@ -189,7 +212,12 @@ class Client:
         # Not in the reader's call: `welcome()` goes on reading.
         await asyncio.sleep(0)
         core = self.core
-        identity = authenticate(hello.scheme, hello.credential, self.peer)
+        scheme, credential = hello.scheme, hello.credential
+        if not scheme and not credential and self.subject:
+            scheme, credential = CERTIFICATE, self.subject.encode()
+        elif scheme == CERTIFICATE:  # only TLS can prove it
+            scheme, credential = "certificate in HELLO", b""
+        identity = authenticate(scheme, credential, self.peer)
         if core.phase is not Phase.NEW:
             return
         if identity is None:
@@ -208,6 +236,8 @@ class Client:
         if not hello.resume:
             self.session, wire = self.new_session()
             self.stop_timer()
+        elif self._arrival is not None:
+            self._arrival.missing = "RESUME"
         core.welcome(
             agent=AGENT,
             identity=identity,
@@ -224,16 +254,18 @@ class Client:
         )
         return session, WireSession(session.session_id, token, session.epoch)
 
-    def stop_timer(self) -> None:
-        """Take note that the handshake is over."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _too_slow(self, seconds: float) -> None:
-        if self.core.phase in (Phase.NEW, Phase.GREETED):
-            missing = "RESUME" if self._greeted else "HELLO"
-            self.core.fail(Code.HANDSHAKE_TIMEOUT, f"no {missing} within {seconds:g} s")
+    def _look_at_tls(self, secured: ssl.SSLObject | None) -> None:
+        """Learn from TLS whether it is meant for this protocol, and who asks."""
+        if secured is None:
+            return
+        if secured.selected_alpn_protocol() != ALPN:
+            self._refusal = (
+                Code.UNSUPPORTED,
+                f"TLS is for {ALPN} here, and the client did not name it (ALPN)",
+            )
+        self.subject = subject(secured.getpeercert() or {})
+        if self.service.options.tls_client_ca is not None and not self.subject:
+            self._refusal = Code.UNAUTHENTICATED, "the client's certificate has no name"
 
     def _failed(self, notice: ConnectionFailed) -> None:
         level = logging.INFO if notice.by_peer else logging.WARNING

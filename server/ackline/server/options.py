@@ -81,6 +81,8 @@ class Options:
         tls_cert: certificate and its chain; with it every client must use TLS, and the
             URL is `acklines://`.
         tls_key: the certificate's key, if it is not in the same file.
+        tls_client_ca: authorities; with it every client must have a certificate of one
+            of them, and is known by the name in it.
         data_dir: the folder of everything durable; one server at a time uses it.
         metrics: where Prometheus and health checks connect, or None for nowhere.
         durability: `synced`: an ACK is sent after fdatasync; `written`: once the
@@ -103,7 +105,12 @@ class Options:
             answered.
         heartbeat: silence after which a PING is sent; three of them lose a peer.
         handshake_timeout: how long a new connection may take to say HELLO.
+        max_unauthenticated: connections whose HELLO is waited for; of more the oldest
+            are closed, so that strangers keep no newcomer out. Each costs up to 20 KiB,
+            with TLS 60.
         max_connections: more are refused; each costs some 20 KiB.
+        max_connections_per_address: from one address, or one /64 of IPv6; below
+            `max_connections`, so that one cannot take all places.
         session_ttl: how long a session without a connection can be resumed. Until then
             its fetches and subscriptions stay open.
         upload_ttl: how long an upload to which nothing comes is kept on the disk.
@@ -144,6 +151,10 @@ class Options:
     )
     tls_key: Path | None = field(
         default=None, metadata=_about("PEM file with its key, if it is apart")
+    )
+    tls_client_ca: Path | None = field(
+        default=None,
+        metadata=_about("PEM file of the authorities that clients have to be known to"),
     )
     data_dir: Path = field(
         default=Path("ackline-data"), metadata=_about("folder of everything durable")
@@ -198,7 +209,13 @@ class Options:
     handshake_timeout: float = _option(
         HANDSHAKE_TIMEOUT, "seconds to say HELLO", low=0.05, high=3600
     )
+    max_unauthenticated: int = _option(
+        1_024, "connections whose HELLO is waited for", low=1, high=2**31
+    )
     max_connections: int = _option(50_000, "connections at once", low=1, high=2**31)
+    max_connections_per_address: int = _option(
+        10_000, "connections at once from one address", low=1, high=2**31
+    )
     session_ttl: float = _option(
         3600.0, "seconds a session waits for its client", high=FOREVER
     )
@@ -286,8 +303,12 @@ class Options:
             parse_rules(self.object_retention)
         except ValueError as error:
             raise OptionError("object_retention", str(error)) from None
-        if self.tls_key is not None and self.tls_cert is None:
-            raise OptionError("tls_key", "a key is of no use without tls_cert")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        for name in ("tls_key", "tls_client_ca"):
+            if getattr(self, name) is not None and self.tls_cert is None:
+                raise OptionError(name, "it is of no use without tls_cert")
         for name in ("window_bytes", "receive_budget", "send_budget"):
             if getattr(self, name) < self.max_chunk_size:
                 raise OptionError(

@@ -14,6 +14,7 @@ from ackline.proto.messages import Durability
 from ackline.proto.server_connection import ServerConnection
 from ackline.proto.stats import Stats
 from ackline.proto.windows import Budget
+from ackline.server.arrivals import Places
 from ackline.server.counters import Counters
 from ackline.server.deliveries import Deliveries
 from ackline.server.lately import Lately
@@ -52,6 +53,7 @@ class Service:
         tasks: everything that runs in the background.
         sessions, runs, deliveries: see their classes.
         clients: all connections.
+        places: for connections, in all and from each address.
         owners: which handler has `uploads/ID` or a publisher, so that an OPEN with the
             same key can take it over.
         draining: whether the server is about to stop.
@@ -83,6 +85,9 @@ class Service:
         self.send_budget = Budget(options.send_budget)
         self.tasks = Tasks()
         self.clients: dict[ServerConnection, Client] = {}
+        self.places = Places(
+            most=options.max_connections, most_each=options.max_connections_per_address
+        )
         self.owners: dict[str, Handler] = {}
         self.draining = False
         self.started = time.time()
