@@ -47,8 +47,12 @@ class ScriptedServer:
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Take no more connections."""
         self._server.close()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
         for core in self.connections:
             core.fail(0, "the test is over")
         await asyncio.sleep(0.01)

@@ -16,6 +16,7 @@ from ackline.client import (
     ConnectionState,
     OutcomeKind,
     Refused,
+    StreamFailed,
     connect,
 )
 from ackline.proto.frames import FrameType
@@ -153,6 +154,80 @@ async def test_retry_after_is_obeyed() -> None:
         assert (await client.status("runs/x")).state == "STREAMING"
         assert asyncio.get_running_loop().time() - began >= 0.2
     assert any(state.retry_in == 0.2 for state in states)
+
+
+async def test_retry_after_of_a_drain_is_obeyed() -> None:
+    """SPEC.md §18."""
+    states: list[ConnectionState] = []
+
+    def script(core: ServerConnection, notice: Notice) -> None:
+        if isinstance(notice, ResumeReceived):
+            core.resumed(Session("s", b"t" * 16, 2), [], [])
+        elif len(server.connections) == 1 and isinstance(notice, RequestReceived):
+            core.go_away(Code.DRAINING, "restart", retry_after=0.2, deadline=0.01)
+        else:
+            answer_status(core, notice)
+
+    async with (
+        ScriptedServer(script) as server,
+        connect(server.url, options=QUICK, on_state=states.append) as client,
+    ):
+        began = asyncio.get_running_loop().time()
+        assert (await client.status("runs/x")).state == "STREAMING"
+        assert asyncio.get_running_loop().time() - began >= 0.2
+    assert any(state.retry_in == 0.2 for state in states)
+
+
+@pytest.mark.parametrize("code", [Code.OVERLOADED, Code.DRAINING])
+async def test_a_request_refused_for_now_is_made_again_when_the_server_said(
+    code: Code,
+) -> None:
+    asked: list[float] = []
+
+    def script(core: ServerConnection, notice: Notice) -> None:
+        if isinstance(notice, RequestReceived):
+            asked.append(asyncio.get_running_loop().time())
+            if len(asked) < 3:
+                core.refuse_request(notice.request_id, code, "busy", retry_after=0.05)
+            else:
+                core.reply(notice.request_id, Done("deleted"))
+
+    async with (
+        ScriptedServer(script) as server,
+        connect(server.url, options=QUICK) as client,
+    ):
+        assert await client.delete("objects/x") == "deleted"
+    first, second, third = asked
+    assert second - first >= 0.05
+    assert third - second >= 0.05
+
+
+async def test_a_refusal_that_the_caller_has_to_know_says_when_to_try_again() -> None:
+    def script(core: ServerConnection, notice: Notice) -> None:
+        if isinstance(notice, OpenReceived):
+            core.refuse(
+                notice.stream, Code.INSUFFICIENT_STORAGE, "full", retry_after=30
+            )
+
+    async with ScriptedServer(script) as server, connect(server.url) as client:
+        with pytest.raises(Refused, match="try again in 30 s") as raised:
+            await client.upload(b"x", "x")
+    assert (raised.value.retry, raised.value.retry_after) == (True, 30.0)
+
+
+async def test_a_deadline_passes_without_a_connection_too() -> None:
+    """SPEC.md §17: nobody is there to tell the outcome."""
+
+    def script(core: ServerConnection, notice: Notice) -> None:
+        if isinstance(notice, OpenReceived):
+            accept_upload(core, notice.stream)
+            server.close()
+            asyncio.get_running_loop().call_soon(core.fail, Code.DRAINING, "gone")
+
+    async with ScriptedServer(script) as server, connect(server.url) as client:
+        with pytest.raises(StreamFailed, match="deadline") as raised:
+            await client.upload(bytes(100_000), "x", deadline=0.1)
+    assert raised.value.outcome.code == Code.DEADLINE_EXCEEDED
 
 
 async def test_an_open_refused_for_now_is_tried_again_unseen() -> None:

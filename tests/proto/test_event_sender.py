@@ -144,8 +144,10 @@ def test_what_the_receiver_is_short_of_is_told_once_and_when_it_is_over() -> Non
         retry_after=1.0,
         code=Code.INSUFFICIENT_STORAGE,
     )
-    for ack in (full, full, Ack(100, 10**6, 5, Durability.SYNCED), full):
-        sender.acknowledged(5, ack, rewind=False, now=0.0)
+    well = Ack(100, 10**6, 5, Durability.SYNCED)
+    for now, ack in enumerate((full, full, well, full)):
+        sender.acknowledged(5, ack, rewind=False, now=float(now))
+    sender.acknowledged(5, well, rewind=False, now=3.5)  # it is not over yet
     assert told == [Code.INSUFFICIENT_STORAGE, 0, Code.INSUFFICIENT_STORAGE]
     sender.begin(100, 10**6)  # another connection knows nothing of it
     assert sender.held_code == 0

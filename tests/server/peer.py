@@ -380,6 +380,7 @@ class Peer:
         chunk_size: int = 65_536,
         take: bool = True,
         have: dict[int, tuple[int, int]] | None = None,
+        deadline: float = 0.0,
         **detail: object,
     ) -> Work:
         """Fetch; `have` are length and CRC of chunks that are here already."""
@@ -392,6 +393,7 @@ class Peer:
                 4,
                 4 * chunk_size,
                 raw(FetchDetail(chunk_size, **detail)),  # type: ignore[arg-type]
+                deadline=deadline,
             ),
         )
         work.take = take
@@ -417,11 +419,20 @@ class Peer:
         kinds: tuple[str, ...] = (),
         end: bool = True,
         start: int = 0,
+        deadline: float = 0.0,
     ) -> Work:
         """Publish; body number n is of kind n modulo the number of kinds."""
         work = Work(
             self,
-            Open(Use.PUBLISH, f"logs/{name}", key, 0, 0, raw(PublishDetail(kinds))),
+            Open(
+                Use.PUBLISH,
+                f"logs/{name}",
+                key,
+                0,
+                0,
+                raw(PublishDetail(kinds)),
+                deadline=deadline,
+            ),
         )
         buffer = EventBuffer(
             generation=0,

@@ -1,10 +1,15 @@
-"""How long to wait before connecting again (SPEC.md §17)."""
+"""How long to wait before connecting, or asking, again (SPEC.md §17)."""
 
 from __future__ import annotations
 
 import random
 
-__all__ = ["Backoff"]
+from ackline.proto.errors import Code
+
+__all__ = ["REFUSED_FOR_NOW", "Backoff"]
+
+REFUSED_FOR_NOW = frozenset({Code.OVERLOADED, Code.DRAINING})
+"""Refusals that the caller never sees: it is asked again a little later."""
 
 
 class Backoff:

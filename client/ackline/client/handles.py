@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from ackline.client.backoff import REFUSED_FOR_NOW, Backoff
 from ackline.client.signals import Signal
 from ackline.proto.chunk_sender import ChunkSender
 from ackline.proto.errors import (
@@ -39,11 +40,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Handle", "checked_key", "failed", "raise_for"]
 
-REFUSED_FOR_NOW = frozenset({Code.OVERLOADED, Code.DRAINING})
-"""Refusals that the caller never sees: the stream is opened again a little later."""
-
 CANCEL_PATIENCE = 5.0
 """Seconds a stream that failed here waits for the server to say it has stopped."""
+
+
+DEADLINE_LOOK = 0.5
+"""Seconds between two looks for a stream whose deadline has passed."""
 
 
 class Handle(ABC):
@@ -71,8 +73,9 @@ class Handle(ABC):
         self.resumes = 0
         self.held = ""
         self.changed = Signal()
-        self._tries = 0
+        self._backoff: Backoff | None = None
         self._mark: object = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def resource(self) -> str:
@@ -158,6 +161,8 @@ class Handle(ABC):
     def leave(self) -> None:
         """Ask for this stream no more. That cancels nothing (SPEC.md §14)."""
         self.supervisor.handles.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
         if self.stream is not None:
             self.supervisor.release(self.stream)
 
@@ -178,7 +183,8 @@ class Handle(ABC):
         match notice:
             case StreamOpened(stream, opened):
                 self.opened = opened
-                self._tries = 0
+                self._backoff = None
+                self._overdue_in(stream.open.deadline)
                 self.accepted(stream, opened)
             case StreamRefused(_, error):
                 self._refused(error)
@@ -262,12 +268,31 @@ class Handle(ABC):
             self._mark = mark
             self.supervisor.progress += 1
 
+    def _overdue_in(self, seconds: float) -> None:
+        if seconds and self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(seconds, self._overdue)
+
+    def _overdue(self) -> None:
+        """Fail here if there is no connection to be told by; else that comes soon."""
+        assert self.stream is not None
+        self._timer = None
+        if self.outcome is not None or self.failure is not None:
+            return
+        if self.stream.connection is not None:
+            self._overdue_in(DEADLINE_LOOK)
+            return
+        text = "its deadline has passed, and the server cannot be asked what became"
+        self.fail(failed(Code.DEADLINE_EXCEEDED, f"{text} of it", self.reached()))
+
     def _refused(self, error: Error) -> None:
         if error.code not in REFUSED_FOR_NOW:
             self.failure = self.failure or self._error(error)
             return
-        self._tries += 1
-        wait = max(error.retry_after, min(0.1 * 2**self._tries, 10.0))
+        options = self.supervisor.options
+        if self._backoff is None:
+            self._backoff = Backoff(options.backoff_first, options.backoff_last)
+        wait = self._backoff.delay(at_least=error.retry_after)
         asyncio.get_running_loop().call_later(wait, self._again)
 
     def _again(self) -> None:

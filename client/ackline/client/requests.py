@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from ackline.client.backoff import REFUSED_FOR_NOW, Backoff
 from ackline.proto.errors import AcklineError, ConnectionLost, Refused
 from ackline.proto.limits import MAX_REQUESTS
 from ackline.proto.messages import Error, Outcome, OutcomeKind
 
 if TYPE_CHECKING:
+    from ackline.client.options import ClientOptions
     from ackline.proto.client_connection import ClientConnection
     from ackline.proto.frames import FrameType
     from ackline.proto.notices import Reply
@@ -28,12 +30,14 @@ class Pending(Struct):
     repeatable: bool
     sent: bool
     answer: asyncio.Future[Reply]
+    backoff: Backoff
 
 
 class Requests:
     """Asks, and asks again on the next connection where that does no harm."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: ClientOptions) -> None:
+        self._options = options
         self._connection: ClientConnection | None = None
         self._pending: dict[int, Pending] = {}
         self._next_id = 1
@@ -70,6 +74,9 @@ class Requests:
                 repeatable,
                 sent=False,
                 answer=loop.create_future(),
+                backoff=Backoff(
+                    self._options.backoff_first, self._options.backoff_last
+                ),
             )
             self._pending[number] = pending
             try:
@@ -102,7 +109,12 @@ class Requests:
         pending = self._pending.get(number)
         if pending is None or pending.answer.done():
             return
-        if isinstance(reply, Error):
+        if isinstance(reply, Error) and reply.code in REFUSED_FOR_NOW:
+            # Not done: so it may be asked again, whatever it is.
+            pending.sent = False
+            wait = pending.backoff.delay(at_least=reply.retry_after)
+            asyncio.get_running_loop().call_later(wait, self._again, number)
+        elif isinstance(reply, Error):
             pending.answer.set_exception(
                 Refused(
                     reply.code,
@@ -122,6 +134,11 @@ class Requests:
         for pending in self._pending.values():
             if not pending.answer.done():
                 pending.answer.set_exception(failure)
+
+    def _again(self, number: int) -> None:
+        pending = self._pending.get(number)
+        if pending is not None and not pending.sent:
+            self._send(number, pending)
 
     def _send(self, number: int, pending: Pending) -> None:
         if self._connection is not None and not pending.answer.done():

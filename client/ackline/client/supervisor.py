@@ -96,7 +96,7 @@ class Supervisor:
         self.stats = Stats()
         self.connection: ClientConnection | None = None
         self.handles: set[Handle] = set()
-        self.requests = Requests()
+        self.requests = Requests(options)
         self.server_limits: Limits | None = None
         self.failure: AcklineError | None = None
         self.progress = 0

@@ -104,7 +104,9 @@ class Sender(ABC):
         self.window.restart(limit_units, limit_bytes)
         self.end_sent = False
         self.held_until = 0.0
-        self.held_code = 0
+        if self.held_code:
+            self.held_code = 0
+            self.stream.sender_held(0)
 
     def opened_early(self, standing: Standing) -> None:
         """Take OPENED after data was sent without waiting for it (SPEC.md §9.2)."""
@@ -137,7 +139,7 @@ class Sender(ABC):
         self.log_position = max(self.log_position, ack.log_position)
         self.window.raise_to(ack.limit_units, ack.limit_bytes)
         self._forget(ack)
-        held_code = 0
+        held_code = self.held_code if self.held_until > now else 0
         if ack.retry_after > 0:
             self.held_until = now + ack.retry_after
             held_code = ack.code

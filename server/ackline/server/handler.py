@@ -203,7 +203,7 @@ class Handler(ABC):
         seconds = self.stream.open.deadline
         if seconds and self.stream.outcome is None:
             self._deadline = asyncio.get_running_loop().call_later(
-                seconds, self._expired, seconds
+                seconds, self._expired
             )
 
     def refused(self) -> None:
@@ -355,12 +355,12 @@ class Handler(ABC):
                 ),
             )
 
-    def _expired(self, seconds: float) -> None:
+    def _expired(self) -> None:
         self.spawn(
             self.end(
                 OutcomeKind.FAILED,
                 Code.DEADLINE_EXCEEDED,
-                f"the deadline of {seconds:g} s has passed",
+                "the deadline of the stream has passed",
                 work=False,
             ),
             "deadline",

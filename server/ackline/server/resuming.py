@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from ackline.proto.connection import Phase
 from ackline.proto.errors import Code, ProtocolViolation, code_name
-from ackline.proto.messages import Open, ResumedStream, decode
+from ackline.proto.messages import ResumedStream
 from ackline.proto.messages import Session as WireSession
 from ackline.proto.server_session import TokenCheck, resume_stream
 from ackline.proto.stream import Stream
 from ackline.server import outcomes
 from ackline.server.opening import handler_for
 from ackline.server.refusals import Refusal, refusal_of
-from ackline.server.sessions import handler_of, hash_token
+from ackline.server.sessions import handler_of, hash_token, opened_before
 from ackline.server.stores.errors import Fenced, StoreError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ async def _rebuild(client: Client, session: Session, wanted: ResumeStream) -> No
     record = session.recorded.pop(stream_id, None)
     if record is None:
         raise Refusal(Code.UNKNOWN_STREAM, "the session has no such stream")
-    stream = Stream(stream_id, decode(Open, record.open_message), notify=_ignore)
+    stream = Stream(stream_id, opened_before(record), notify=_ignore)
     stream.opened = True
     handler = handler_for(client.service, session, stream)
     try:

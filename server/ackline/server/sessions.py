@@ -9,7 +9,9 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from ackline.proto.messages import encode
+from msgspec.structs import replace
+
+from ackline.proto.messages import Open, decode, encode
 from ackline.proto.server_session import ServerSession, Tokens
 from ackline.server import outcomes
 from ackline.server.stores.entities import SessionRecord, StreamRecord
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
     from ackline.server.handler import Handler
     from ackline.server.service import Service
 
-__all__ = ["Session", "Sessions", "hash_token"]
+__all__ = ["Session", "Sessions", "hash_token", "opened_before"]
 
 log = logging.getLogger(__name__)
 
 TOKEN_BYTES = 32
+
+PASSED = 0.001
+"""Seconds left of a deadline that passed while no server ran: 0 would be none."""
 
 
 def hash_token(token: bytes) -> bytes:
@@ -173,7 +178,7 @@ class Sessions:
             session_id=session.session_id,
             stream_id=stream.id,
             use=int(stream.use),
-            open_message=encode(stream.open),
+            open_message=encode(_dated(stream.open)),
             target=target,
         )
         try:
@@ -283,6 +288,21 @@ class Sessions:
 
     def _background(self, coroutine: Coroutine[Any, Any, object], what: str) -> None:
         self._service.tasks.spawn(_attempt(coroutine, what), what)
+
+
+def opened_before(record: StreamRecord) -> Open:
+    """Return what opened a stream in an earlier process; its deadline goes on."""
+    message = decode(Open, record.open_message)
+    if not message.deadline:
+        return message
+    return replace(message, deadline=max(message.deadline - time.time(), PASSED))
+
+
+def _dated(message: Open) -> Open:
+    """Return an OPEN whose deadline is a time of day, as it is kept."""
+    if not message.deadline:
+        return message
+    return replace(message, deadline=time.time() + message.deadline)
 
 
 async def _attempt(coroutine: Coroutine[Any, Any, object], what: str) -> None:
