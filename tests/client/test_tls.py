@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -132,7 +132,7 @@ async def test_a_name_that_is_not_in_the_certificate_is_not_trusted(
     issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
     arguments = (f"--tls-cert={tmp_path / 'both.pem'}",)
     async with running_server(tmp_path / "data", arguments=arguments) as server:
-        with pytest.raises(ConnectionLost, match=r"not trusted.*127\.0\.0\.1"):
+        with pytest.raises(ConnectionLost, match=r"not trusted.*use a name or addr"):
             async with connect(server.url, tls=client_context(tmp_path / "ca.pem")):
                 pass
 
@@ -153,27 +153,46 @@ async def test_the_command_takes_an_authority(
     assert "No such file" in done.errors
 
 
-async def test_plain_text_and_tls_do_not_mix(
+async def test_sighup_has_certificates_read_again(
     tls_server: ServerProcess, pems: Pems, tmp_path: Path
 ) -> None:
-    plain = f"ackline://127.0.0.1:{tls_server.port}"
-    with pytest.raises(ConnectionLost):
-        async with asyncio.timeout(5), connect(plain):
-            pass
-    async with running_server(tmp_path / "plain") as server:
-        wrong = server.url.replace("ackline:", "acklines:")
-        with pytest.raises(ConnectionLost, match="TLS"):
-            async with (
-                asyncio.timeout(5),
-                connect(wrong, tls=client_context(pems.ca)),
-            ):
-                pass
+    before = pems.cert.read_bytes(), pems.key.read_bytes()
+    newer = make_pems(tmp_path / "newer")
+    try:
+        async with connect(tls_server.url, tls=client_context(pems.ca)) as client:
+            pems.cert.write_bytes(newer.cert.read_bytes())
+            pems.key.write_bytes(newer.key.read_bytes())
+            tls_server.process.send_signal(signal.SIGHUP)
+            options = ClientOptions(wait_for_server=True, give_up_after=10)
+            tls = client_context(newer.ca)
+            async with connect(tls_server.url, tls=tls, options=options) as other:
+                await other.ping()
+            await client.upload(b"x", "still-there")
+    finally:
+        pems.cert.write_bytes(before[0])
+        pems.key.write_bytes(before[1])
+
+
+async def test_the_command_takes_a_certificate_of_its_own(
+    tmp_path: Path, pems: Pems
+) -> None:
+    # Any certificate of the authority will do, the server's own too.
+    arguments = (*pems.arguments, f"--tls-client-ca={pems.ca}")
+    async with running_server(tmp_path / "data", arguments=arguments) as server:
+        ping = ("ping", "--server", server.url, "--ca", str(pems.ca))
+        done = await command(*ping, folder=tmp_path)
+        assert done.code == 4
+        assert "--cert FILE --cert-key FILE" in done.errors
+        own = ("--cert", str(pems.cert), "--cert-key", str(pems.key))
+        assert (await command(*ping, *own, folder=tmp_path)).code == 0
 
 
 def test_a_file_without_certificates_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("nothing")
     with pytest.raises(UsageError, match="holds no certificate"):
         client_context(tmp_path / "empty")
+    with pytest.raises(UsageError, match="no use without its certificate"):
+        client_context(key=tmp_path / "empty")
 
 
 def test_a_redirect_never_leaves_tls() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ackline.server.acceptor import Acceptor
@@ -12,9 +13,9 @@ from ackline.server.cleanup import clean_forever
 from ackline.server.collector import Collector
 from ackline.server.configured import configured_sources
 from ackline.server.counters import Counters
-from ackline.server.options import Options
+from ackline.server.options import OptionError, Options
 from ackline.server.service import Service
-from ackline.server.signals import stop_signals
+from ackline.server.signals import on_hangup, stop_signals
 from ackline.server.sinks import CONCURRENCY, Sink
 from ackline.server.sources import Source
 from ackline.server.stores.storage import Storage, StorageOptions
@@ -65,6 +66,16 @@ class Serving:
     def connections(self) -> int:
         """How many clients are connected."""
         return self._acceptor.connections
+
+    def reload(self) -> None:
+        """Read certificate, key and authorities again, for connections from now on.
+
+        Those that are open stay as they are.
+
+        Raises:
+            OptionError: a file cannot be used; what was read before stays in use.
+        """
+        self._acceptor.reload()
 
     async def drain(self, seconds: float) -> None:
         """Let clients finish what is on its way, and go; wait at most that long."""
@@ -261,7 +272,8 @@ class Server:
     ) -> None:
         """Serve until SIGTERM or SIGINT, drain, and return.
 
-        It takes the process for its own: signals, and the collection of garbage, which
+        SIGHUP has files read again that may change (`Serving.reload()`). It takes the
+        process for its own: signals, and the collection of garbage, which
         would stop a server of many streams for long. `serve()` touches neither.
 
         Args:
@@ -277,7 +289,7 @@ class Server:
         with stop_signals() as stopped:
             async with self.serve(chosen) as serving:
                 collector = Collector()
-                with collector.running():
+                with collector.running(), on_hangup(partial(_reload, serving)):
                     if started is not None:
                         started(serving)
                     looking = asyncio.create_task(
@@ -289,6 +301,13 @@ class Server:
                     draining = asyncio.create_task(serving.drain(chosen.drain_seconds))
                     await stopped.second_or(draining)
         log.info("stopped")
+
+
+def _reload(serving: Serving) -> None:
+    try:
+        serving.reload()
+    except OptionError as error:
+        log.error("%s: what was read before stays in use", error)
 
 
 @asynccontextmanager

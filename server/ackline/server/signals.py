@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first asks to stop, the second insists."""
+"""SIGTERM and SIGINT: the first asks to stop, the second insists; SIGHUP."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
-__all__ = ["StopSignals", "stop_signals"]
+__all__ = ["StopSignals", "on_hangup", "stop_signals"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -50,3 +50,14 @@ def stop_signals() -> Generator[StopSignals]:
     finally:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
+
+
+@contextmanager
+def on_hangup(call: Callable[[], None]) -> Generator[None]:
+    """Call a function at each SIGHUP, for the time of a block."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, call)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
