@@ -26,10 +26,23 @@ class Latencies:
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self._since = 0.0
+
+    def restart(self) -> None:
+        """Forget all, and leave out what was due before: its wait is not the run's."""
+        self.seconds.clear()
+        self._since = time.monotonic()
 
     def take(self, body: bytes | memoryview) -> None:
         """Take note that the event with this body is here now."""
-        self.seconds.append(time.monotonic() - _DUE.unpack_from(body)[0])
+        due: float = _DUE.unpack_from(body)[0]
+        if due >= self._since:
+            self.seconds.append(time.monotonic() - due)
+
+    def arrived(self, due: float) -> None:
+        """Take note that the event that was due then is here now."""
+        if due >= self._since:
+            self.seconds.append(time.monotonic() - due)
 
     def summary(self) -> Summary:
         """Return the percentiles, by the nearest rank."""

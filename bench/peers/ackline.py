@@ -168,11 +168,11 @@ async def mixed(spec: Mixed, job: Job) -> Measured:
             await client.upload(job.source, "object", state=False)
         watching = asyncio.ensure_future(_watch(client, spec, latencies))
         await asyncio.sleep(0.5)
-        latencies.seconds.clear()
         extra: dict[str, float] = {}
         if spec.link == "slow":
             extra["cold_p99_ms"] = await _warm_up(client, spec, latencies)
         with job.clock:
+            latencies.restart()
             began, before = time.perf_counter(), received()
             await _bulk(spec, job, client)
             taken = time.perf_counter() - began
@@ -226,10 +226,9 @@ async def _bulk(spec: Mixed, job: Job, client: Client) -> None:
 
 async def _warm_up(client: Client, spec: Mixed, latencies: Latencies) -> float:
     """Fetch until TCP knows the link; return p99 of the tokens meanwhile, in ms."""
+    latencies.restart()
     await client.fetch("object", length=min(WARM_UP, spec.size), state=False)
-    cold = latencies.summary().p99
-    latencies.seconds.clear()
-    return cold
+    return latencies.summary().p99
 
 
 async def _watch(client: Client, spec: Mixed, latencies: Latencies) -> None:

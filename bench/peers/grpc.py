@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -238,14 +237,14 @@ async def mixed(spec: Mixed, job: Job) -> Measured:
         async for message in channel.unary_stream("/bench/Tokens")(b""):
             _, number, due = MARK.unpack_from(message)
             check(number == count, f"token {count} is missing")
-            latencies.seconds.append(time.monotonic() - due)
+            latencies.arrived(due)
             count += 1
 
     async with _channel(job) as channel:
         watching = asyncio.ensure_future(watch(channel)) if spec.tokens else None
         await asyncio.sleep(0.5)
-        latencies.seconds.clear()
         with job.clock:
+            latencies.restart()
             before = received()
             if spec.bulk == "upload":
                 await _upload(channel, job)
