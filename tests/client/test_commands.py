@@ -623,6 +623,8 @@ async def test_a_log_is_created_sealed_and_deleted(
     log = f"logs/{name}"
     code, told = await ask("create", log, "--max-age=7d", "--max-size=1GB")
     assert (code, "created" in told) == (0, True), told
+    _code, why = await ask("status", log)
+    assert "\n  Nobody publishes more at the moment.\n" in why
     assert "for 604800 s and up to 1073741824 bytes" in told
     code, told = await ask("create", log, "--max-age=off")
     assert (code, "configured" in told) == (0, True), told

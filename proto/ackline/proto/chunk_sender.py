@@ -248,6 +248,23 @@ class ChunkSender(Sender):
                 load.release()
 
     @property
+    def loading(self) -> bool:
+        """Whether a chunk that is to be sent next is waited for."""
+        return bool(self._loading) and not self._loaded and self._open is None
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the stream's window has no room for the next chunk."""
+        count = self._count_known
+        if not self._attached or self._open is not None:
+            return False
+        index = self._next_index
+        if count is not None and index >= count:
+            return False
+        held = self._held if self._is_held(index) else 0
+        return not self.window.fits(1, self.length_of(index) - held)
+
+    @property
     def held(self) -> int:
         """Bytes of the next chunk that the receiver said it holds."""
         return self._held

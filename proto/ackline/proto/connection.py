@@ -335,6 +335,10 @@ class Connection(ABC):
         if self._scheduler.starve(sender):
             self.stats.stalls_connection += 1
 
+    def starves(self, sender: Sender) -> bool:
+        """Tell whether a sender waits for connection credit."""
+        return self._scheduler.starves(sender)
+
     def refilled(self) -> None:
         """Take note that there is more connection credit."""
         self._scheduler.refill()

@@ -140,6 +140,11 @@ class Receiver(ABC):
 
     # Out
 
+    @property
+    def waits_for_memory(self) -> bool:
+        """Whether the window waits for the budget."""
+        return self.budget.waits(self._served)
+
     def ack(self) -> tuple[int, Ack, bool]:
         """Return position, ACK and REWIND as they are now."""
         rewind, self.rewind_due = self.rewind_due, False

@@ -71,6 +71,10 @@ class Scheduler:
             return False
         return True
 
+    def starves(self, writer: Writer) -> bool:
+        """Tell whether a stream waits for credit, and there is none."""
+        return not self._credit and writer in self._lines.get(writer.priority, ())
+
     def refill(self) -> None:
         """Take note that there is credit again."""
         self._credit = True

@@ -102,7 +102,7 @@ class Sender(ABC):
         """Begin an attachment."""
         self._attached = True
         self.window.restart(limit_units, limit_bytes)
-        self.end_sent = False
+        self.end_sent = self._stalled = False
         self.held_until = 0.0
         if self.held_code:
             self.held_code = 0
@@ -152,6 +152,11 @@ class Sender(ABC):
         if not self.exhausted():
             self.wake()
         return new
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the stream's window has no room for what is to be sent."""
+        return self._stalled and self._attached
 
     @property
     def acknowledged_units(self) -> int:

@@ -135,6 +135,10 @@ class Budget:
         """Have `ready` called, in turn, when `size` bytes are there to be taken."""
         self._waiting[ready] = size
 
+    def waits(self, ready: Callable[[], None]) -> bool:
+        """Tell whether `ready` waits to be called."""
+        return ready in self._waiting
+
     def forget(self, ready: Callable[[], None]) -> None:
         """End `wait`: a stream that ends must neither be kept nor hold up others."""
         if self._waiting.pop(ready, None) is not None:

@@ -40,6 +40,11 @@ class Cursor(Protocol):
         """Everything before it is not needed any more."""
         ...
 
+    @property
+    def whereabouts(self) -> str:
+        """Whose it is, for people."""
+        ...
+
 
 class Attended(ABC):
     """Something that cursors read: attached, away, or gone for good (SPEC.md §14).
@@ -116,19 +121,28 @@ class Attended(ABC):
             floor: what was needed so far; it stays so for a while without cursors.
         """
         late = get_running_loop().time() - self._hold
-        positions = [
-            position
-            for cursor in self._cursors
-            if cursor.blocks
-            and (cursor.away_since is None or cursor.away_since > late)
-            and (position := cursor.stored_position) >= first
-        ]
-        if positions:
-            return min(positions)
+        if holding := self._holding(first, late):
+            return min(cursor.stored_position for cursor in holding)
         if any(not c.blocks and c.away_since is None for c in self._cursors):
             return UNHELD
         alone = self._alone_since
         return floor if alone is None or alone > late else UNHELD
+
+    def _holding(self, first: int, late: float) -> list[Cursor]:
+        """Return the cursors that need what is kept from `first` on."""
+        return [
+            cursor
+            for cursor in self._cursors
+            if cursor.blocks
+            and (cursor.away_since is None or cursor.away_since > late)
+            and cursor.stored_position >= first
+        ]
+
+    def slowest_of(self, first: int) -> Cursor | None:
+        """Return the cursor that holds back most of what is kept from `first` on."""
+        late = get_running_loop().time() - self._hold
+        holding = self._holding(first, late)
+        return min(holding, key=lambda cursor: cursor.stored_position, default=None)
 
     def watch_consumers(self) -> None:
         """See who is there now, and when to look again."""

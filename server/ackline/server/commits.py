@@ -41,8 +41,10 @@ async def commit_upload(handler: UploadHandler) -> None:
             return
         except StorageFull as error:
             log.warning("%s: not committed yet: %s", handler.label, error)
+            handler.trouble = error
         except StoreFailed as error:
             log.error("%s: not committed yet: %s", handler.label, error)
+            handler.trouble = error
             if await handler.fail_if_lost():
                 return
         await asyncio.sleep(RETRY_SECONDS)

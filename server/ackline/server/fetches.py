@@ -64,6 +64,16 @@ class FetchHandler(Handler):
         return self.stream.sender
 
     @property
+    def loading(self) -> bool:
+        """Whether what is to be sent next is being read."""
+        return self.sender.loading
+
+    @property
+    def waits_for_memory(self) -> bool:
+        """Whether there is no memory to read into."""
+        return self._waiting
+
+    @property
     def total(self) -> int | None:
         """Chunks there will be, once that is known."""
         return None if self.stream.sender is None else self.sender.total

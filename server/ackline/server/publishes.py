@@ -64,7 +64,11 @@ class _InFlight(NamedTuple):
 
 
 class PublishHandler(Handler):
-    """Appends what comes to a log, several batches at a time, in order."""
+    """Appends what comes to a log, several batches at a time, in order.
+
+    Attributes:
+        trouble: why the disk takes nothing at the moment, or None.
+    """
 
     kinds = frozenset({"logs"})
 
@@ -80,6 +84,7 @@ class PublishHandler(Handler):
         self._sums: ProofSum | None = None
         # Byte for byte from the publisher's numbers of kinds to the log's.
         self._table: bytes | None = None
+        self.trouble: StoreError | None = None
         self._in_flight: deque[_InFlight] = deque()
         self._recovering = False
 
@@ -101,6 +106,11 @@ class PublishHandler(Handler):
     def storing(self) -> bool:
         """Whether batches wait for the disk."""
         return bool(self._in_flight)
+
+    @property
+    def storing_since(self) -> float | None:
+        """Since when the oldest of them does, by `time.perf_counter()`."""
+        return self._in_flight[0].begun if self._in_flight else None
 
     # Opening
 
@@ -301,6 +311,7 @@ class PublishHandler(Handler):
                 break
             last = each
         if last is not None:
+            self.trouble = None
             self.service.counters.ack_latency[self.stream.use].observe(
                 perf_counter() - last.begun
             )
@@ -378,6 +389,7 @@ class PublishHandler(Handler):
 
     def _tell(self, error: StoreError) -> None:
         """Have the client send nothing new for a while, and know why."""
+        self.trouble = error
         receiver = self.receiver
         receiver.retry_after, receiver.retry_code = RETRY_SECONDS, code_of(error)
         self.stream.ack_due()

@@ -21,6 +21,7 @@ from ackline.server.stores.errors import StoreError
 
 if TYPE_CHECKING:
     from ackline.proto.messages import Outcome, Value
+    from ackline.server.attendance import Cursor
     from ackline.server.options import Options
     from ackline.server.runlog import RunLog
     from ackline.server.service import Service
@@ -128,6 +129,11 @@ class Run(Attended):
         if self._emitter is not None:
             return self.active and self._emitter.full
         return self.active and self._producer is not None and self.buffer.full
+
+    @property
+    def slowest(self) -> Cursor | None:
+        """The consumer that it waits for, if it does."""
+        return self.slowest_of(self.buffer.first_id)
 
     @property
     def first_id(self) -> int:

@@ -44,12 +44,12 @@ class RunLog:
 
     Attributes:
         log: for readers.
-        failing: whether the disk takes nothing at the moment.
+        failure: why the disk takes nothing at the moment, or None.
     """
 
     def __init__(self, store: LogStore, source: Log) -> None:
         self.log = source
-        self.failing = False
+        self.failure: StorageFull | StoreFailed | None = None
         self._store = store
         self._epoch = 0
         self._position = source.next_id
@@ -84,11 +84,11 @@ class RunLog:
                     ticket = await self._append_all(buffer)
                     if ticket is not None:
                         await ticket
-                        self.failing = False
+                        self.failure = None
                         moved()
                         continue
                 except (StorageFull, StoreFailed) as error:
-                    self.failing = True
+                    self.failure = error
                     log.error("%s: %s", self.log.record.name.strip(), error)
                     await asyncio.sleep(RETRY_SECONDS)
                     await self._reopen(buffer)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code, code_name
-from ackline.proto.lifecycle import PauseReason, State
+from ackline.proto.lifecycle import State
 from ackline.proto.messages import StatusReport
 from ackline.proto.resource import Resource, ResourceKind, parse_resource
 from ackline.server import outcomes
-from ackline.server.publishes import PublishHandler
+from ackline.server.reasons import (
+    Reason,
+    run_reasons,
+    sink_reasons,
+    stream_reasons,
+)
 from ackline.server.refusals import Refusal
 from ackline.server.subscriptions import Subscription
 from ackline.server.uploads import UploadHandler
@@ -19,21 +25,14 @@ if TYPE_CHECKING:
 
     from ackline.proto.messages import Outcome, Status, Value
     from ackline.proto.stream import Stream
-    from ackline.server.handler import Handler
     from ackline.server.run import Run
     from ackline.server.service import Service
     from ackline.server.stores.entities import Delivery, UploadRecord
 
-__all__ = ["report_status", "run_reasons", "stream_reasons"]
+__all__ = ["report_status"]
 
 MOST_LISTED = 20
 """Streams of a session and cursors of a run that are shown: facts have 64 entries."""
-
-_PAUSES = {
-    PauseReason.DISCONNECTED: "disconnected",
-    PauseReason.BY_CLIENT: "paused_by_client",
-    PauseReason.BY_SERVER: "paused_by_server",
-}
 
 
 async def report_status(service: Service, message: Status) -> StatusReport:
@@ -66,13 +65,15 @@ async def _object(service: Service, target: Resource, version: int) -> StatusRep
         "digest": f"{found.digest_algorithm}:{found.digest.hex()}",
         "created": found.created,
     }
+    reasons: list[Reason] = []
     waiting = await service.storage.deliveries.of_object(found.object_id)
     if waiting:
         facts |= _sink_facts(waiting)
-        facts["sinks_called"] = ", ".join(service.deliveries.calling(found.object_id))
-    reasons = ("sink",) if waiting else ()
+        called = service.deliveries.calling(found.object_id)
+        facts["sinks_called"] = ", ".join(called)
+        reasons = sink_reasons(waiting, called, time.time())
     metadata = outcomes.metadata_of(found.metadata)
-    return StatusReport(str(target), "COMPLETED", reasons, facts, metadata)
+    return _report(target, "COMPLETED", reasons, facts, metadata)
 
 
 def _sink_facts(waiting: list[Delivery]) -> dict[str, Value]:
@@ -100,9 +101,11 @@ async def _log(service: Service, target: Resource) -> StatusReport:
     }
     if record.sealed is not None:
         return _ended(target, outcomes.load(record.sealed), facts)
-    publishing = source.assigned_id > source.next_id
-    reasons = ("disk",) if publishing else ("nothing_to_send",)
-    return StatusReport(str(target), "STREAMING", reasons, facts)
+    reason = Reason("nothing_to_send", "nobody publishes more at the moment")
+    if source.assigned_id > source.next_id:
+        count = source.assigned_id - source.next_id
+        reason = Reason("disk", f"{count:,} events are being written to the disk")
+    return _report(target, "STREAMING", [reason], facts)
 
 
 async def _source(service: Service, target: Resource) -> StatusReport:
@@ -124,7 +127,7 @@ async def _run(service: Service, target: Resource) -> StatusReport:
     if run is not None and run.outcome is not None:
         return _ended(target, run.outcome, _run_facts(run))
     if run is not None:
-        return StatusReport(str(target), run.state, run_reasons(run), _run_facts(run))
+        return _report(target, run.state, run_reasons(run), _run_facts(run))
     record = await service.runs.record(target.name)
     if record is None or record.outcome is None:
         raise _missing(target)
@@ -149,12 +152,8 @@ async def _upload(service: Service, target: Resource) -> StatusReport:
     if not isinstance(handler, UploadHandler):
         return await _detached_upload(service, record, target, facts)
     facts.update(_stream_facts(handler.stream))
-    return StatusReport(
-        str(target),
-        handler.stream.lifecycle.state.value,
-        stream_reasons(handler),
-        facts,
-    )
+    state = handler.stream.lifecycle.state.value
+    return _report(target, state, stream_reasons(handler), facts)
 
 
 async def _detached_upload(
@@ -162,7 +161,8 @@ async def _detached_upload(
 ) -> StatusReport:
     upload = await service.chunks.load(record.upload_id)
     facts |= {"position": upload.position, "bytes": upload.bytes_stored}
-    return StatusReport(str(target), State.PAUSED.value, ("disconnected",), facts)
+    reason = Reason("disconnected", "no client has it open: upload it again to go on")
+    return _report(target, State.PAUSED.value, [reason], facts)
 
 
 async def _session(service: Service, target: Resource) -> StatusReport:
@@ -177,16 +177,18 @@ async def _session(service: Service, target: Resource) -> StatusReport:
     }
     for handler in session.handlers[:MOST_LISTED]:
         stream = handler.stream
-        words = " ".join([stream.lifecycle.state.value, *stream_reasons(handler)])
+        words = [f"{stream.resource} {stream.lifecycle.state.value}"]
         if isinstance(handler, Subscription):
-            words += f" {handler.progress}"
-        facts[f"stream {stream.id}"] = f"{stream.resource} {words}"
-    return StatusReport(
-        str(target),
-        "STREAMING" if attached else "PAUSED",
-        () if attached else ("disconnected",),
-        facts,
-    )
+            words.append(handler.progress)
+        words += [each.text for each in stream_reasons(handler)]
+        facts[f"stream {stream.id}"] = ": ".join(words)
+    if attached:
+        return _report(target, "STREAMING", [], facts)
+    gone = service.now() - session.detached_at
+    left = service.options.session_ttl - gone
+    text = f"its client has not been connected for {gone:.0f} s"
+    text += f"; in {left:.0f} s it is forgotten"
+    return _report(target, "PAUSED", [Reason("disconnected", text)], facts)
 
 
 _REPORTERS: Mapping[
@@ -200,23 +202,17 @@ _REPORTERS: Mapping[
 }
 
 
-def stream_reasons(handler: Handler) -> tuple[str, ...]:
-    """Return why a stream is not moving, in the words of SPEC.md §19."""
-    stream = handler.stream
-    reasons = [word for why, word in _PAUSES.items() if why in stream.lifecycle.reasons]
-    if isinstance(handler, UploadHandler) and handler.committing:
-        reasons.append("commit")
-    elif isinstance(handler, UploadHandler | PublishHandler) and handler.storing:
-        reasons.append("disk")
-    if stream.sender is not None and stream.connection is not None:
-        if not stream.sender.window.fits(1, 1):
-            reasons.append("window")
-        elif not stream.connection.credit.fits(1, 1):
-            reasons.append("connection_credit")
-    attached = stream.connection is not None
-    if attached and stream.receiver and not stream.receiver.grant.limit_bytes:
-        reasons.append("window")
-    return tuple(reasons or (["nothing_to_send"] if stream.outcome is None else []))
+def _report(
+    target: Resource,
+    state: str,
+    reasons: list[Reason],
+    facts: dict[str, Value],
+    metadata: dict[str, Value] | None = None,
+) -> StatusReport:
+    if reasons:
+        facts = {"why": "; ".join(each.text for each in reasons), **facts}
+    words = tuple(dict.fromkeys(each.word for each in reasons))
+    return StatusReport(str(target), state, words, facts, metadata or {})
 
 
 def _stream_facts(stream: Stream) -> dict[str, Value]:
@@ -231,15 +227,6 @@ def _stream_facts(stream: Stream) -> dict[str, Value]:
             stream.receiver.grant.limit_bytes - stream.receiver.grant.bytes
         )
     return facts
-
-
-def run_reasons(run: Run) -> tuple[str, ...]:
-    """Return why a run is not producing, in the same words."""
-    if run.run_log is not None and run.run_log.failing:
-        return ("disk",)
-    if run.waiting_for_room:
-        return ("consumer",)
-    return ("producer",) if run.consumers else ("disconnected",)
 
 
 def _run_facts(run: Run) -> dict[str, Value]:

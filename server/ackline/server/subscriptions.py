@@ -185,6 +185,16 @@ class Subscription(Handler):
         return ", ".join(words)
 
     @property
+    def whereabouts(self) -> str:
+        """Session, stream and address, for people."""
+        connection = self.stream.connection
+        words = f"stream {self.stream.id} of sessions/{self.session.session_id}"
+        if connection is None:
+            return words
+        peer = self.service.client_of(self.service.connection_of(self.stream)).peer
+        return f"{words} from {peer}"
+
+    @property
     def blocks(self) -> bool:
         """Whether nothing may be left out that the client has not got."""
         return self.policy.blocks

@@ -60,6 +60,7 @@ class UploadHandler(Handler):
     Attributes:
         upload: the store's side, once prepared.
         epoch: what this stream is admitted with there.
+        trouble: why the disk takes nothing at the moment, or None.
     """
 
     kinds = frozenset({"objects"})
@@ -73,7 +74,9 @@ class UploadHandler(Handler):
         self._existing = False
         self.epoch = 0
         self._held: tuple[int, int, int] | None = None
-        self._storing: set[asyncio.Task[None]] = set()
+        self.trouble: StoreError | None = None
+        # Since when, by `time.perf_counter()`.
+        self._storing: dict[asyncio.Task[None], float] = {}
         self._finishing = False
         self._committing: asyncio.Task[None] | None = None
 
@@ -108,6 +111,11 @@ class UploadHandler(Handler):
     def storing(self) -> bool:
         """Whether chunks wait for the disk."""
         return bool(self._storing)
+
+    @property
+    def storing_since(self) -> float | None:
+        """Since when the oldest of them does, by `time.perf_counter()`."""
+        return min(self._storing.values(), default=None)
 
     # Opening
 
@@ -368,8 +376,8 @@ class UploadHandler(Handler):
 
     def _store_soon(self, coroutine: Coroutine[Any, Any, None], what: str) -> None:
         task = self.spawn(coroutine, what)
-        self._storing.add(task)
-        task.add_done_callback(self._storing.discard)
+        self._storing[task] = time.perf_counter()
+        task.add_done_callback(self._storing.pop)
 
     async def _store(self, notice: ChunkReceived, begun: float) -> None:
         upload, receiver = self.upload, self.receiver
@@ -392,12 +400,14 @@ class UploadHandler(Handler):
                 self.decide(outcomes.load(error.outcome))
         except StorageFull as error:
             log.warning("%s: chunk %d: %s", self.label, notice.index, error)
+            self.trouble = error
             receiver.chunk_refused(
                 notice, code=Code.INSUFFICIENT_STORAGE, retry_after=RETRY_SECONDS
             )
         except StoreError as error:
             await self._store_failed(notice, error)
         else:
+            self.trouble = None
             receiver.chunk_stored(notice)
             self.service.counters.ack_latency[self.stream.use].observe(
                 time.perf_counter() - begun
@@ -413,6 +423,7 @@ class UploadHandler(Handler):
         except (Fenced, Ended):
             pass  # `store()` will hear of it too
         except StorageFull as error:
+            self.trouble = error
             return self._give_up(index, error, Code.INSUFFICIENT_STORAGE)
         except (StoreError, ValueError) as error:
             self._store_soon(self._look_again(), "look again")
@@ -430,6 +441,7 @@ class UploadHandler(Handler):
     async def _store_failed(self, notice: ChunkReceived, error: StoreError) -> None:
         """Find out what the disk still has before anything else is promised."""
         log.error("%s: chunk %d: %s", self.label, notice.index, error)
+        self.trouble = error
         assert self.upload is not None
         receiver = self.receiver
         receiver.restore_held(-1, 0, 0)

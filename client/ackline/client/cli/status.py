@@ -49,9 +49,12 @@ class Command(BaseCommand):
             self.arguments.target, version=self.arguments.version
         )
         lines = [f"{report.target}: {report.state}"]
+        facts = dict(report.facts)
         if report.reasons:
-            lines.append(f"  waits for: {', '.join(report.reasons)}")
-        for name, value in report.facts.items():
+            words = f"it waits for: {', '.join(report.reasons)}"
+            why = printable(str(facts.pop("why", words)))
+            lines.append(f"  {why[:1].upper()}{why[1:]}.")
+        for name, value in facts.items():
             lines.append(f"  {name}: {_shown(name, value)}")
         lines += [f"  metadata: {text}" for text in metadata_texts(report.metadata)]
         self.result(

@@ -12,7 +12,7 @@ from msgspec import Struct
 from ackline.proto.messages import Use
 from ackline.server.counters import add_units
 from ackline.server.lately import failure
-from ackline.server.status import run_reasons, stream_reasons
+from ackline.server.reasons import run_reasons, stream_reasons
 
 if TYPE_CHECKING:
     from ackline.server.handler import Handler
@@ -232,7 +232,7 @@ def _row(handler: Handler, peer: str) -> Row:
         name=handler.name,
         resource=stream.resource,
         state=stream.lifecycle.state.value,
-        reasons=stream_reasons(handler),
+        reasons=tuple(each.word for each in stream_reasons(handler)),
         position=0 if half is None else half.stored,
         total=handler.total,
         window=window,
@@ -249,7 +249,7 @@ def _run_row(run: Run) -> Row:
         name=f"sources/{run.source.name}",
         resource=f"runs/{run.run_id}",
         state=run.state,
-        reasons=run_reasons(run) if run.active else (),
+        reasons=tuple(each.word for each in run_reasons(run)),
         position=run.next_id,
         consumers=run.consumers,
         error=failure(run.outcome),
