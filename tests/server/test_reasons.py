@@ -160,7 +160,10 @@ async def test_memory_for_windows(start: Start, files: FaultyFiles) -> None:
         Peer(it.port) as peer,
     ):
         gate = files.gates["fdatasync"] = threading.Event()
-        first, second = (peer.upload(name, DATA) for name in "ab")
+        first = peer.upload("a", DATA)
+        await first.opened()
+        await waits(peer, first.stream.resource, "disk")
+        second = peer.upload("b", DATA)
         await second.opened()
         why = await waits(peer, second.stream.resource, "memory")
         assert "receive_budget, 65,536 bytes" in why
