@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,13 +23,14 @@ from ackline.client import (
     Code,
     ConnectionLost,
     Event,
+    Outcome,
     OutcomeKind,
     Refused,
     StreamCancelled,
     StreamFailed,
     UsageError,
 )
-from ackline.client.blocking import Client, Publisher, Subscription, connect
+from ackline.client.blocking import Client, Publisher, Subscription, connect, merged
 from ackline.client.handles import Handle
 from tests.client.processes import ROOT
 
@@ -428,3 +430,72 @@ def test_methods_show_the_arguments_and_text_of_the_client() -> None:
     )
     assert Client.upload.__doc__ == asynchronous.Client.upload.__doc__
     assert inspect.signature(connect) == inspect.signature(asynchronous.connect)
+
+
+def test_merged_subscriptions_come_in_order_and_their_outcomes_last(
+    waiting: Client,
+) -> None:
+    ids: dict[Subscription, list[int]] = {}
+    ends: dict[Subscription, OutcomeKind] = {}
+    with ExitStack() as stack:
+        params = {"events": 300, "delay": 0.0005}
+        streams = [
+            stack.enter_context(waiting.subscribe("sources/count", params=params)),
+            stack.enter_context(waiting.subscribe("sources/broken")),
+        ]
+        items = merged(streams)
+        late = stack.enter_context(waiting.subscribe("sources/count"))
+        for stream, item in items:
+            if isinstance(item, Outcome):
+                ends[stream] = OutcomeKind(item.outcome)
+                continue
+            assert stream not in ends
+            ids.setdefault(stream, []).append(item.id)
+            if stream is streams[0] and item.id == 0:
+                items.add(late)
+            if item.id == 1:
+                break  # and go on where it was
+        for stream, item in items:
+            if isinstance(item, Outcome):
+                ends[stream] = OutcomeKind(item.outcome)
+            else:
+                ids.setdefault(stream, []).append(item.id)
+        assert list(items) == []
+    assert [ids[stream] for stream in (*streams, late)] == [
+        list(range(count)) for count in (300, 3, 10)
+    ]
+    assert [ends[stream] for stream in (*streams, late)] == [
+        OutcomeKind.COMPLETED,
+        OutcomeKind.FAILED,
+        OutcomeKind.COMPLETED,
+    ]
+
+
+def test_one_that_leaves_the_merged_ones_is_iterated_by_itself(waiting: Client) -> None:
+    with (
+        waiting.subscribe("sources/count") as one,
+        waiting.subscribe("sources/count", params={"events": 3}) as other,
+    ):
+        items = merged([one, other])
+        seen = 0
+        for stream, item in items:
+            if stream is one and not isinstance(item, Outcome):
+                seen += 1
+                if item.id == 3:
+                    items.remove(one)
+        assert seen == 4
+        assert [event.id for event in one] == list(range(4, 10))
+
+
+def test_only_subscriptions_of_one_client_are_merged(
+    waiting: Client, server: ServerProcess
+) -> None:
+    with pytest.raises(UsageError, match="no subscription"):
+        merged([])
+    with (
+        connect(server.url) as second,
+        waiting.subscribe("sources/count") as one,
+        second.subscribe("sources/count") as other,
+        pytest.raises(UsageError, match="of one client"),
+    ):
+        merged([one, other])

@@ -11,14 +11,15 @@ from ackline.proto.batches import Event, Gap
 from ackline.proto.messages import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 
     from ackline.client.subscriptions import Subscription
     from ackline.proto.stream import Stream
 
-__all__ = ["Merged", "merged"]
+__all__ = ["Item", "Merged", "merged"]
 
 Item: TypeAlias = Event | Gap | Outcome
+Turn: TypeAlias = "tuple[Subscription, Iterator[Event | Gap] | Outcome]"
 
 
 def merged(subscriptions: Iterable[Subscription]) -> Merged:
@@ -63,6 +64,29 @@ class Merged:
         """Consume one less; it can be iterated by itself again."""
         self._open.discard(subscription)
         subscription.leave_line(self._line)
+
+    async def turns(self) -> list[Turn]:
+        """Wait; return the next events of each that has some, and outcomes.
+
+        For who takes them to another thread. They count as delivered as the iterators
+        give them out, and as stored with the next call. Nothing is returned once all
+        have ended.
+        """
+        line = self._line
+        found: list[Turn] = []
+        while self._open and not found:
+            if not line:
+                self._signal.clear()
+                await self._signal.future()
+            for _ in range(len(line)):
+                stream = line.popleft()
+                subscription = cast("Subscription", stream.context)
+                if subscription in self._open and subscription.turn():
+                    line.append(stream)  # for what comes after these
+                    found.append((subscription, subscription.events))
+                elif (outcome := self._over(subscription)) is not None:
+                    found.append((subscription, outcome))
+        return found
 
     def __aiter__(self) -> AsyncIterator[tuple[Subscription, Item]]:
         return self._generator

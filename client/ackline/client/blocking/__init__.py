@@ -12,7 +12,8 @@ Exceptions and results are those of `ackline.client`.
 from __future__ import annotations
 
 from ackline.client.blocking.client import Client, connect
+from ackline.client.blocking.merging import Merged, merged
 from ackline.client.blocking.publishers import Publisher
 from ackline.client.blocking.subscriptions import Subscription
 
-__all__ = ["Client", "Publisher", "Subscription", "connect"]
+__all__ = ["Client", "Merged", "Publisher", "Subscription", "connect", "merged"]

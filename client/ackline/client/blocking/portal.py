@@ -76,6 +76,18 @@ class Portal:
         finally:
             del call  # its result may be an exception that refers to this frame
 
+    def do(self, function: Callable[[], object]) -> None:
+        """Call a function in the loop, and wait for it.
+
+        Raises:
+            ConnectionLost, UsageError: as `call`; or what it raises.
+        """
+
+        async def calling() -> None:
+            function()
+
+        self.call(calling())
+
     def soon(self, function: Callable[[], object]) -> None:
         """Call a function in the loop; do not wait for it.
 

@@ -47,8 +47,8 @@ class Publisher(Stream[AsyncPublisher]):
         self._bytes = 0
 
     def __enter__(self) -> Self:
-        self._portal.call(self._stream.__aenter__())
-        self._position = self._stream.first_unit
+        self.portal.call(self.stream.__aenter__())
+        self._position = self.stream.first_unit
         return self
 
     def __exit__(
@@ -57,8 +57,8 @@ class Publisher(Stream[AsyncPublisher]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._portal.usable or kind is None:
-            self._portal.call(self._leave(kind, error, traceback))
+        if self.portal.usable or kind is None:
+            self.portal.call(self._leave(kind, error, traceback))
 
     def send(self, data: bytes | str, kind: str = "") -> int:
         """Add one event and return its unit number.
@@ -75,12 +75,12 @@ class Publisher(Stream[AsyncPublisher]):
             AcklineError: the stream or the client has ended.
         """
         body = data.encode() if isinstance(data, str) else data
-        self._stream.check_event(body, kind)
+        self.stream.check_event(body, kind)
         with self._lock:
             if self._failure is not None:
                 raise self._failure
             if self._events >= MAX_HANDED or self._bytes >= MAX_HANDED_BYTES:
-                self._portal.call(self._taken())
+                self.portal.call(self._taken())
                 self._events = self._bytes = 0
             self._events += 1
             self._bytes += len(body)
@@ -88,7 +88,7 @@ class Publisher(Stream[AsyncPublisher]):
             unit, self._position = self._position, self._position + 1
             if not self._told:
                 self._told = True
-                self._portal.soon(self._take_soon)
+                self.portal.soon(self._take_soon)
         return unit
 
     def send_many(self, events: Iterable[bytes | str], kind: str = "") -> int:
@@ -106,23 +106,23 @@ class Publisher(Stream[AsyncPublisher]):
 
         async def flush() -> int:
             await self._taken()
-            return await self._stream.flush()
+            return await self.stream.flush()
 
-        return self._portal.call(flush())
+        return self.portal.call(flush())
 
     def finish(self) -> Outcome:
         """Send END and return the outcome; nothing can be sent after it."""
 
         async def finish() -> Outcome:
             await self._taken()
-            return await self._stream.finish()
+            return await self.stream.finish()
 
-        return self._portal.call(finish())
+        return self.portal.call(finish())
 
     @property
     def first_unit(self) -> int:
         """Where a publisher with this key continues."""
-        return self._stream.first_unit
+        return self.stream.first_unit
 
     @property
     def position(self) -> int:
@@ -132,12 +132,12 @@ class Publisher(Stream[AsyncPublisher]):
     @property
     def acknowledged(self) -> int:
         """The number of the first unit that is not stored by the server."""
-        return self._stream.acknowledged
+        return self.stream.acknowledged
 
     @property
     def log_position(self) -> int:
         """The id in the log after the newest acknowledged event."""
-        return self._stream.log_position
+        return self.stream.log_position
 
     # In the loop
 
@@ -148,7 +148,7 @@ class Publisher(Stream[AsyncPublisher]):
             self._taker = asyncio.get_running_loop().create_task(self._take())
 
     async def _take(self) -> None:
-        handed, send = self._handed, self._stream.send
+        handed, send = self._handed, self.stream.send
         try:
             while handed:
                 await send(*handed.popleft())
@@ -179,4 +179,4 @@ class Publisher(Stream[AsyncPublisher]):
         finally:
             if self._taker is not None:
                 self._taker.cancel()
-            await self._stream.__aexit__(kind, error, traceback)
+            await self.stream.__aexit__(kind, error, traceback)

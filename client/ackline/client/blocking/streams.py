@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from ackline.client.handles import Handle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ackline.client.blocking.portal import Portal
     from ackline.proto.messages import Outcome
 
@@ -18,39 +16,35 @@ H = TypeVar("H", bound=Handle)
 
 
 class Stream(Generic[H]):
-    """A stream that lives in the portal's thread."""
+    """A stream that lives in the portal's thread.
+
+    Attributes:
+        portal, stream: the way to that thread, and the stream that is there.
+    """
 
     def __init__(self, portal: Portal, stream: H) -> None:
-        self._portal = portal
-        self._stream = stream
+        self.portal = portal
+        self.stream = stream
 
     @property
     def resource(self) -> str:
         """The stable resource of the stream, such as `runs/ID` or `logs/NAME`."""
-        return self._stream.resource
+        return self.stream.resource
 
     @property
     def outcome(self) -> Outcome | None:
         """How it ended; None before that."""
-        return self._stream.outcome
+        return self.stream.outcome
 
     @property
     def resumes(self) -> int:
         """Connections it was brought back on, after the first."""
-        return self._stream.resumes
+        return self.stream.resumes
 
     def pause(self, text: str = "") -> None:
         """Have the sender begin no new unit, over reconnects too."""
-        self._do(lambda: self._stream.pause(text))
+        self.portal.do(lambda: self.stream.pause(text))
 
     def unpause(self) -> None:
         """End `pause()`."""
-        self._do(self._stream.unpause)
-
-    def _do(self, function: Callable[[], object]) -> None:
-        """Call a function in the loop, and wait for it."""
-
-        async def call() -> None:
-            function()
-
-        self._portal.call(call())
+        self.portal.do(self.stream.unpause)
