@@ -17,6 +17,7 @@ from ackline.proto.errors import Code
 from ackline.proto.messages import OutcomeKind
 from ackline.server.children import Children
 from ackline.server.commands import Command
+from ackline.server.options import OptionError
 from tests.server.peer import PATIENCE, Peer
 
 if TYPE_CHECKING:
@@ -310,3 +311,37 @@ async def test_orphans_are_reaped_where_they_are_ours(start: Starter) -> None:
             assert not psutil.pid_exists(int(pid))
     finally:
         libc.prctl(set_subreaper, 0, 0, 0, 0)
+
+
+async def test_what_a_durable_command_printed_is_read_after_a_restart(
+    start: Starter,
+) -> None:
+    script = "echo one; echo two >&2; exit 3"
+    chosen = {"exec": shell(script), "durable": ("it",)}
+    async with start(**chosen) as serving, Peer(serving.port) as peer:
+        work = peer.subscribe("sources/it")
+        first = await work.ended()
+        run = work.stream.resource
+    async with start() as serving, Peer(serving.port) as peer:
+        again = peer.subscribe(run)
+        assert (await again.ended()).text == first.text == "sh exited with status 3"
+        assert sorted(each[1:] for each in again.received) == [
+            ("", b"one"),
+            ("stderr", b"two"),
+        ]
+
+
+async def test_only_sources_without_code_are_made_durable_so(start: Starter) -> None:
+    with pytest.raises(OptionError, match="no 'other' in follow or exec"):
+        async with start(exec=shell("true"), durable=("other",)):
+            pass
+
+
+async def test_a_command_that_fails_is_told_in_one_line(
+    start: Starter, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(start, "exit 3") as subscribe:
+        await subscribe().ended()
+    told = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert ["sh exited with status 3" in each.message for each in told] == [True]
+    assert not any(each.exc_info for each in told)

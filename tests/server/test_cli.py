@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -277,4 +277,27 @@ async def test_a_folder_or_port_in_use_is_told(tmp_path: Path) -> None:
         )
         assert code == 1
         assert "option metrics" in told
+        assert "Traceback" not in told
+
+
+async def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path: Path) -> None:
+    """Whatever it is doing: importing, opening its folder, listening."""
+
+    async def interrupted(number: int) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ackline.server_command"),
+            *("--listen=127.0.0.1:0", "--metrics=off", f"--data-dir=data{number}"),
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        await asyncio.sleep(0.1 + 0.08 * number)  # at another moment each
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(15):
+            told = (await process.communicate())[1].decode()
+        assert process.returncode in (0, -signal.SIGINT), told
+        return told
+
+    for told in await asyncio.gather(*map(interrupted, range(8))):
         assert "Traceback" not in told

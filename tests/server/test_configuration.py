@@ -117,6 +117,19 @@ def test_pairs_are_a_table_lines_or_flags(tmp_path: Path) -> None:
     assert (load().follow, load().exec) == ((), ())
 
 
+def test_names_are_a_list_lines_or_flags(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('durable = ["a", "b c"]\n')
+    assert load(file=file).durable == ("a", "b c")
+    lines = {"ACKLINE_DURABLE": "a\n\n b c \n"}
+    assert load({}, lines).durable == ("a", "b c")
+    assert load({"durable": ["x"]}, lines, file).durable == ("x",)
+    assert load().durable == ()
+    file.write_text("durable = [1]\n")
+    with pytest.raises(OptionError, match="1 is not text in quotes"):
+        load(file=file)
+
+
 @pytest.mark.parametrize("text", ["app", "app=", "=/a", " = "])
 def test_a_pair_that_is_none_is_told(text: str) -> None:
     with pytest.raises(OptionError, match=r"--exec: .* is not NAME=VALUE"):

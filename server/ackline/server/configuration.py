@@ -3,7 +3,8 @@
 Every option of `Options` has the same name in all three: `run_grace` in the file,
 `ACKLINE_RUN_GRACE` in the environment, `--run-grace` as a flag. A flag wins over the
 environment, that over the file, and that over the default. Those that are pairs are a
-table of the file, a line each in the environment, and a flag each.
+table of the file, a line each in the environment, and a flag each; names are a list
+there.
 """
 
 from __future__ import annotations
@@ -108,6 +109,8 @@ def _parsed(where: str, name: str, value: object) -> object:
     """
     default = Options.__dataclass_fields__[name].default
     try:
+        if name == "durable":
+            return _names(value)
         if default == ():
             return _pairs(value, Path if name == "follow" else str)
         return _PARSERS[type(default)](str(value), name)
@@ -127,6 +130,13 @@ def _pairs(
     else:
         pairs = [_pair(line) for line in str(value).splitlines() if line.strip()]
     return tuple((name, kind(each)) for name, each in pairs)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """Return the names of a list or of lines."""
+    if isinstance(value, list):
+        return tuple(_text(each) for each in cast("list[object]", value))
+    return tuple(line.strip() for line in _text(value).splitlines() if line.strip())
 
 
 def _text(value: object) -> str:

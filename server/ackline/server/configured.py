@@ -32,8 +32,10 @@ class _Configured(Source):
         name: str,
         function: SourceFunction,
         check: Callable[[dict[str, Value]], object],
+        *,
+        durable: bool,
     ) -> None:
-        super().__init__(name, function, "replay")
+        super().__init__(name, function, "replay", durable=durable)
         self._check = check
 
     def check(self, parameters: dict[str, Value]) -> None:
@@ -57,20 +59,34 @@ def configured_sources(
     """Return the sources that are registered, and those of `follow` and `exec`.
 
     Raises:
-        OptionError: a name is none or taken, a file is none, or a command cannot be
-            run.
+        OptionError: a name is none or taken, a file is none, a command cannot be run,
+            or one that is to be durable is neither.
     """
     children = Children(limit=options.max_commands, grace=options.command_grace)
     found = dict(registered)
     for name, path in options.follow:
         with _told_as_option("follow", name, path):
             followed = FollowedPath(path)
-            _add(found, _Configured(name, followed.lines, followed.check))
+            source = _Configured(
+                name, followed.lines, followed.check, durable=name in options.durable
+            )
+            _add(found, source)
     for name, text in options.exec:
         with _told_as_option("exec", name, text):
             command = Command(text)
             function = partial(children.output, command)
-            _add(found, _Configured(name, function, command.arguments))
+            source = _Configured(
+                name, function, command.arguments, durable=name in options.durable
+            )
+            _add(found, source)
+    configured = {name for name, _ in (*options.follow, *options.exec)}
+    for name in options.durable:
+        if name not in configured:
+            raise OptionError(
+                "durable",
+                f"there is no {name!r} in follow or exec; for a source in code say"
+                " durable=True there",
+            )
     return found
 
 

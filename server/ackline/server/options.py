@@ -130,6 +130,8 @@ class Options:
             are deleted. All of it goes `outcome_ttl` after the run has ended.
         follow: sources that are text files, by name: `app=/var/log/app.log`.
         exec: sources that are commands, by name: `build=make {target}`.
+        durable: names of `follow` and `exec` whose runs are kept on the disk: what was
+            printed can be read after a restart, for `outcome_ttl`.
         max_commands: how many commands of `exec` run at once; each has a process.
         command_grace: how long a command that is stopped may take to end: from SIGTERM
             to SIGKILL.
@@ -257,6 +259,11 @@ class Options:
         (),
         "source that is the output of a command; {name} is a parameter; repeatable",
         pair="NAME=COMMAND",
+    )
+    durable: tuple[str, ...] = _option(
+        (),
+        "source of follow or exec whose runs are kept on disk; repeatable",
+        pair="NAME",
     )
     max_commands: int = _option(64, "commands at once", low=1, high=2**16)
     command_grace: float = _option(

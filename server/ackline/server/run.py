@@ -290,12 +290,14 @@ class Run(Attended):
             kind, code, text = OutcomeKind.FAILED, Code.PRODUCER_LOST, "it was stopped"
         elif error is not None:
             kind, code = OutcomeKind.FAILED, Code.SOURCE_FAILED
-            named = (
-                "" if isinstance(error, SourceError) else f"{type(error).__name__}: "
-            )
-            text = f"{named}{error}"
+            text = str(error)
+            if not isinstance(error, SourceError):
+                text = f"{type(error).__name__}: {error}"
         if error is not None:
-            log.warning("runs/%s of %s", self.run_id, self.source.name, exc_info=error)
+            # A SourceError says all there is: an exit status, a file that is none.
+            told = None if isinstance(error, SourceError) else error
+            name = self.source.name
+            log.warning("runs/%s of %s: %s", self.run_id, name, error, exc_info=told)
             # They hold the emitter, or this run, and so the error: a cycle.
             clear_frames(error.__traceback__)
         lost = await self._all_written()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sqlite3
 import sys
 import time
@@ -50,6 +51,8 @@ class _Impossible(Exception):  # noqa: N818 - it is an answer, not a defect
 def run_command(words: Sequence[str]) -> int:
     """Run the command that the first word names; return its exit code."""
     arguments = _parser().parse_args(words)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `server_command`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         options = load_options(
             flags={"data_dir": arguments.data_dir},
