@@ -337,6 +337,7 @@ class Peer:
         end: bool = True,
         parameters: dict[str, object] | None = None,
         deadline: float = 0.0,
+        trace: str = "",
         **detail: object,
     ) -> Work:
         work = Work(
@@ -356,6 +357,7 @@ class Peer:
                 ),
                 parameters or {},  # type: ignore[arg-type]
                 deadline=deadline,
+                trace=trace,
             ),
         )
         work.data = data

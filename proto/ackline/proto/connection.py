@@ -218,6 +218,7 @@ class Connection(ABC):
         if self.phase is Phase.CLOSED:
             return
         self.stats.frames_received[kind] += 1
+        self.stats.payload_received[kind] += len(payload)
         if kind == _EVENTS:
             self._events(flags, stream_id, sequence, payload, crc)
         elif kind == _CHUNK:

@@ -203,18 +203,20 @@ def outcome_frame(stream: Stream) -> bytes:
 
 
 def count_sent(parts: list[bytes | memoryview], stats: Stats) -> int:
-    """Count frames by type, and return the bytes of all parts.
+    """Count frames and payload by type, and return the bytes of all parts.
 
     A data frame is two parts, a header and its payload; a control frame is one.
     """
-    size, payload_follows = 0, False
+    size, kind, payload_follows = 0, 0, False
     for part in parts:
         length = len(part)
         size += length
         if payload_follows:
             payload_follows = False
+            stats.payload_sent[kind] += length
             continue
-        stats.frames_sent[part[4]] += 1
+        kind = part[4]
+        stats.frames_sent[kind] += 1
         payload_follows = length == HEADER_SIZE and part[:4] != b"\0\0\0\0"
     stats.bytes_sent += size
     return size

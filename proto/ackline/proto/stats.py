@@ -13,6 +13,7 @@ class Stats:
     Attributes:
         frames_sent, frames_received: by frame type.
         bytes_sent, bytes_received: frame bytes, headers included.
+        payload_sent, payload_received: payload bytes of data frames, by frame type.
         stalls_stream, stalls_connection: times a sender had data and no window.
         errors_sent, errors_received: ERROR frames by code.
     """
@@ -24,6 +25,8 @@ class Stats:
         "errors_sent",
         "frames_received",
         "frames_sent",
+        "payload_received",
+        "payload_sent",
         "stalls_connection",
         "stalls_stream",
     )
@@ -33,6 +36,8 @@ class Stats:
         self.frames_received = [0] * 256
         self.bytes_sent = 0
         self.bytes_received = 0
+        self.payload_sent = [0] * 256
+        self.payload_received = [0] * 256
         self.stalls_stream = 0
         self.stalls_connection = 0
         self.errors_sent: Counter[int] = Counter()

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from ackline.aio import Pump, TlsLayer
-from ackline.proto.errors import Code
+from ackline.proto.errors import Code, code_name
 from ackline.proto.frames import FrameType, encode_frame
 from ackline.proto.messages import Error, encode
 from ackline.proto.reader import scratch_buffer
@@ -209,6 +209,7 @@ class Acceptor:
     def _turn_away(self, accepted: socket.socket, code: Code, text: str) -> None:
         """Close a connection of which nothing was read."""
         self._service.stats.errors_sent[code] += 1
+        self._service.counters.logins_refused[code_name(code)] += 1
         if not self.tls:  # who has not begun TLS could not read it
             error = Error(code=code, text=text, retry=code.retry, retry_after=1.0)
             with contextlib.suppress(OSError):
@@ -254,6 +255,7 @@ class Acceptor:
         except OSError as error:
             arrival.end()
             self._service.places.leave(arrival.origin)
+            self._service.counters.logins_refused["tls"] += 1
             log.info("no TLS with %s: %s", arrival.origin, handshake_fault(error))
 
 

@@ -268,6 +268,8 @@ class Client:
             self._refusal = Code.UNAUTHENTICATED, "the client's certificate has no name"
 
     def _failed(self, notice: ConnectionFailed) -> None:
+        if not self.identity and not notice.by_peer:
+            self.service.counters.logins_refused[code_name(notice.code)] += 1
         level = logging.INFO if notice.by_peer else logging.WARNING
         if notice.code in (Code.TAKEN_OVER, Code.DRAINING, Code.HANDSHAKE_TIMEOUT):
             level = logging.INFO

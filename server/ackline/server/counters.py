@@ -5,9 +5,10 @@ Nothing here knows Prometheus; `metrics` reads these when somebody asks.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import structs
 
@@ -20,13 +21,33 @@ if TYPE_CHECKING:
     from ackline.proto.messages import OutcomeKind
     from ackline.proto.stream import Stream
 
-__all__ = ["BATCHES", "SECONDS", "Counters", "Histogram", "add_gaps", "add_units"]
+__all__ = [
+    "BATCHES",
+    "SECONDS",
+    "Counters",
+    "Exemplar",
+    "Histogram",
+    "add_gaps",
+    "add_units",
+]
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Bounds for times: from a fast NVMe sync to a stalled disk."""
 
 BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 """Bounds for how many waiters one sync served."""
+
+
+class Exemplar(NamedTuple):
+    """A value whose trace can be looked up.
+
+    Attributes:
+        at: unix seconds.
+    """
+
+    value: float
+    trace_id: str
+    at: float
 
 
 class Histogram:
@@ -36,19 +57,24 @@ class Histogram:
         bounds: upper bounds, ascending; one more bucket takes what is above.
         counts: values in each bucket, not cumulative.
         sum: of all values.
+        exemplars: the newest value of a bucket, by its number, that had a trace.
     """
 
-    __slots__ = ("bounds", "counts", "sum")
+    __slots__ = ("bounds", "counts", "exemplars", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
         self.counts = [0] * (len(self.bounds) + 1)
         self.sum = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
 
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+    def observe(self, value: float, trace_id: str = "") -> None:
+        """Count one value, of a trace perhaps."""
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
         self.sum += value
+        if trace_id:
+            self.exemplars[bucket] = Exemplar(value, trace_id, time.time())
 
 
 class Counters:
@@ -56,6 +82,7 @@ class Counters:
 
     def __init__(self) -> None:
         self.connections = 0
+        self.logins_refused: Counter[str] = Counter()
         self.sessions_resumed: Counter[str] = Counter()
         self.streams_opened: Counter[tuple[Use, bool]] = Counter()
         self.outcomes: Counter[tuple[Use, OutcomeKind]] = Counter()
@@ -66,6 +93,7 @@ class Counters:
         self.position_lost = 0
         self.objects_expired: Counter[str] = Counter()
         self.ack_latency = {use: Histogram(SECONDS) for use in Use}
+        self.loop_lag = Histogram(SECONDS)
         self.fsync = Histogram(SECONDS)
         self.fsync_batch = Histogram(BATCHES)
 

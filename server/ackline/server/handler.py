@@ -28,6 +28,7 @@ from ackline.proto.notices import CancelReceived, ReleaseReceived, StreamBroken
 from ackline.proto.resource import parse_resource
 from ackline.server import outcomes
 from ackline.server.refusals import Refusal, refusal_of
+from ackline.server.traces import trace_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -78,6 +79,7 @@ class Handler(ABC):
         recorded: the outcome of what the stream is about, where it had ended before.
         released: whether nobody will ask for the stream again.
         abandoned: whether that was the client's wish.
+        trace_id: of the caller's trace in OPEN, 32 hexadecimal digits, or empty.
     """
 
     __slots__ = (
@@ -93,6 +95,7 @@ class Handler(ABC):
         "session",
         "stream",
         "target",
+        "trace_id",
     )
 
     kinds: ClassVar[frozenset[str]]
@@ -105,6 +108,7 @@ class Handler(ABC):
         self.recorded: Outcome | None = None
         self.released = False
         self.abandoned = False
+        self.trace_id = trace_id_of(stream.open.trace)
         self._deadline: asyncio.TimerHandle | None = None
         # Whether OPENED was sent; None before it is known.
         self._answered: bool | None = None

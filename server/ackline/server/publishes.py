@@ -313,7 +313,7 @@ class PublishHandler(Handler):
         if last is not None:
             self.trouble = None
             self.service.counters.ack_latency[self.stream.use].observe(
-                perf_counter() - last.begun
+                perf_counter() - last.begun, self.trace_id
             )
             self.receiver.consumed_to(last.next_unit, size)
             self.receiver.stored_to(last.next_unit, log_position=last.ticket.next_id)

@@ -21,7 +21,23 @@ if TYPE_CHECKING:
     from ackline.server.run import Run
     from ackline.server.stores.entities import Delivery
 
-__all__ = ["Reason", "run_reasons", "sink_reasons", "stream_reasons"]
+__all__ = ["WORDS", "Reason", "run_reasons", "sink_reasons", "stream_reasons"]
+
+WORDS = (
+    "window",
+    "connection_credit",
+    "paused_by_client",
+    "paused_by_server",
+    "disconnected",
+    "disk",
+    "consumer",
+    "producer",
+    "sink",
+    "commit",
+    "memory",
+    "nothing_to_send",
+)
+"""All that `Reason.word` can be (SPEC.md §19)."""
 
 SLOW_SECONDS = 0.5
 """From here on it is worth saying for how long something has waited."""

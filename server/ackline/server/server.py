@@ -13,6 +13,7 @@ from ackline.server.cleanup import clean_forever
 from ackline.server.collector import Collector
 from ackline.server.configured import configured_sources
 from ackline.server.counters import Counters
+from ackline.server.looplag import watch_loop
 from ackline.server.options import OptionError, Options
 from ackline.server.service import Service
 from ackline.server.signals import on_hangup, stop_signals
@@ -315,10 +316,13 @@ async def _listening(service: Service) -> AsyncGenerator[Serving]:
     """Open the ports for the time of a block."""
     acceptor = Acceptor(service)
     metrics: Site | None = None
-    cleaning: asyncio.Task[None] | None = None
+    always: list[asyncio.Task[None]] = []
     try:
         await service.start()
-        cleaning = asyncio.create_task(clean_forever(service), name="cleanup")
+        always = [
+            asyncio.create_task(clean_forever(service), name="cleanup"),
+            asyncio.create_task(watch_loop(service.counters.loop_lag), name="loop lag"),
+        ]
         if service.options.metrics is not None:
             metrics = Site(service, service.options.metrics)
             await metrics.start()
@@ -327,9 +331,9 @@ async def _listening(service: Service) -> AsyncGenerator[Serving]:
     finally:
         await acceptor.drain(0)
         await acceptor.close()
-        if cleaning is not None:
-            cleaning.cancel()
-            await asyncio.wait([cleaning])
+        for task in always:
+            task.cancel()
+        await asyncio.gather(*always, return_exceptions=True)
         stopping = service.options.command_grace if service.options.exec else 0.0
         await service.stop(SETTLE_SECONDS + stopping)
         if metrics is not None:

@@ -410,7 +410,7 @@ class UploadHandler(Handler):
             self.trouble = None
             receiver.chunk_stored(notice)
             self.service.counters.ack_latency[self.stream.use].observe(
-                time.perf_counter() - begun
+                time.perf_counter() - begun, self.trace_id
             )
             self._maybe_commit()
 

@@ -77,9 +77,11 @@ async def test_failure_reaches_every_waiter_and_the_file_stays_poisoned(
     waiters = [syncer.sync(fd)]
     await asyncio.sleep(0.01)
     waiters += [syncer.sync(fd) for _ in range(3)]
+    assert syncer.waiting == 3
     gate.set()
     results = await asyncio.gather(*waiters, return_exceptions=True)
     assert all(isinstance(result, StoreFailed) for result in results)
+    assert (syncer.failures, syncer.waiting) == (1, 0)
     # The kernel would say that all is well now. It is not.
     files.fail.clear()
     with pytest.raises(StoreFailed):

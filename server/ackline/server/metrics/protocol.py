@@ -1,135 +1,105 @@
-"""What Prometheus sees: the only module that knows its library (SPEC.md §22).
-
-Everything is read from plain counters at the moment somebody asks. That happens in the
-event loop, so that nothing changes meanwhile; the text is made in a thread.
-"""
+"""Metrics of connections, frames, sessions, outcomes and sinks (SPEC.md §22)."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections import Counter
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-)
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import Collector
-
-from ackline.proto.errors import code_name
+from ackline.proto.errors import Code, code_name
 from ackline.proto.frames import FrameType
-from ackline.proto.lifecycle import State
-from ackline.proto.messages import GapReason, Use
-from ackline.server.counters import add_gaps, add_units
-from ackline.server.stores.errors import StoreError
+from ackline.proto.messages import OutcomeKind, Use
+from ackline.server.metrics.families import by_use, counter, gauge, histogram, use_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable
 
     from prometheus_client.core import Metric
 
-    from ackline.server.counters import Histogram
     from ackline.server.service import Service
 
-__all__ = ["collect", "exposition"]
+__all__ = ["protocol_metrics"]
 
-log = logging.getLogger(__name__)
+_DECIDED = (OutcomeKind.COMPLETED, OutcomeKind.FAILED, OutcomeKind.CANCELLED)
 
-def collect(service: Service) -> list[Metric]:
-    """Return all metrics as they are now."""
-    return [
-        *_connections(service),
-        *_streams(service),
-        *_frames(service),
-        *_times(service),
-        *_objects(service),
-    ]
+_REFUSALS = (Code.UNAUTHENTICATED, Code.HANDSHAKE_TIMEOUT, Code.TOO_MANY_CONNECTIONS)
+"""Those of logins that are exported before the first one too."""
+
+
+def protocol_metrics(service: Service) -> Iterable[Metric]:
+    """Return what takes no look at each stream."""
+    yield from _connections(service)
+    yield from _streams(service)
+    yield from _frames(service)
+    yield from _objects(service)
 
 
 def _connections(service: Service) -> Iterable[Metric]:
     counters = service.counters
     sessions = service.sessions.all()
-    resumed = counters.sessions_resumed
+    resumed, refused = counters.sessions_resumed, counters.logins_refused
     attached = sum(session.connection is not None for session in sessions)
-    yield _gauge("connections", "Attached now.", {(): len(service.clients)})
-    yield _counter("connections", "Accepted.", {(): counters.connections})
-    yield _gauge(
+    yield gauge("connections", "Attached now.", {(): len(service.clients)})
+    yield counter("connections_accepted", "Accepted.", {(): counters.connections})
+    yield counter(
+        "logins_refused",
+        "Connections that ended before their HELLO was accepted.",
+        {
+            (name,): refused[name]
+            for name in ("tls", *(code_name(code) for code in _REFUSALS), *refused)
+        },
+        "code",
+    )
+    yield gauge(
         "sessions",
         "Sessions in memory.",
         {("attached",): attached, ("detached",): len(sessions) - attached},
         "state",
     )
-    yield _counter(
+    yield counter(
         "sessions_resumed",
         "RESUME frames answered.",
         {(name,): resumed[name] for name in ("resumed", *resumed)},
         "result",
     )
-    yield _gauge(
-        "receive_budget_bytes",
-        "Memory granted to stream windows.",
-        {("granted",): service.budget.used, ("limit",): service.budget.limit},
-        "state",
-    )
 
 
 def _streams(service: Service) -> Iterable[Metric]:
     counters = service.counters
-    states: Counter[tuple[str, ...]] = Counter()
-    units, duplicates = Counter(counters.units), Counter(counters.duplicates)
-    replayed, gaps = Counter(counters.replayed), Counter(counters.gaps)
-    for session in service.sessions.all():
-        for stream in session.streams.values():
-            states[_name(stream.use), stream.lifecycle.state.value] += 1
-            add_units(stream, units, duplicates, replayed)
-            add_gaps(stream, gaps)
-    yield _gauge(
-        "streams",
-        "Streams of sessions in memory.",
-        {
-            (_name(use), state.value): states[_name(use), state.value]
-            for use in Use
-            for state in State
-        },
-        "use",
-        "state",
-    )
-    yield _counter(
+    yield counter(
         "streams_opened",
         "OPEN frames accepted.",
         {
-            (_name(use), str(known).lower()): counters.streams_opened[use, known]
+            (use_name(use), str(known).lower()): counters.streams_opened[use, known]
             for use in Use
             for known in (False, True)
         },
         "use",
         "existing",
     )
-    yield _counter(
+    yield counter(
         "outcomes",
         "Streams ended.",
-        {(_name(u), o.name.lower()): n for (u, o), n in counters.outcomes.items()},
+        {
+            (use_name(use), kind.name.lower()): counters.outcomes[use, kind]
+            for use in Use
+            for kind in _DECIDED
+        },
         "use",
         "outcome",
     )
-    yield _by_use("units", "Units received or sent.", units)
-    yield _by_use("duplicates", "Units received again and discarded.", duplicates)
-    yield _by_use("replayed_units", "Units sent again after a resume.", replayed)
-    yield _counter(
-        "gaps",
-        "Events left out.",
-        {(r.name.lower(),): gaps[r.name.lower()] for r in GapReason},
-        "reason",
-    )
-    yield _counter(
+    yield counter(
         "position_lost",
         "Durable positions lower than promised.",
         {(): counters.position_lost},
+    )
+    yield histogram(
+        "ack_latency_seconds",
+        "Unit complete to ACK queued.",
+        {
+            (use_name(use),): each
+            for use, each in counters.ack_latency.items()
+            if use.client_sends
+        },
+        "use",
     )
 
 
@@ -143,14 +113,24 @@ def _frames(service: Service) -> Iterable[Metric]:
         for kind in FrameType:
             if numbers[kind]:
                 frames[direction, kind.name.lower()] = numbers[kind]
-    yield _counter("frames", "Frames.", frames, "direction", "type")
-    yield _counter(
+    yield counter("frames", "Frames.", frames, "direction", "type")
+    yield counter(
         "bytes",
         "Frame bytes, headers included.",
         {("received",): stats.bytes_received, ("sent",): stats.bytes_sent},
         "direction",
     )
-    yield _counter(
+    yield by_use(
+        "payload_bytes",
+        "Payload bytes of data frames.",
+        {
+            Use.UPLOAD: stats.payload_received[FrameType.CHUNK],
+            Use.FETCH: stats.payload_sent[FrameType.CHUNK],
+            Use.PUBLISH: stats.payload_received[FrameType.EVENTS],
+            Use.SUBSCRIBE: stats.payload_sent[FrameType.EVENTS],
+        },
+    )
+    yield counter(
         "window_stalls",
         "Times a sender had data and no window.",
         {
@@ -159,31 +139,11 @@ def _frames(service: Service) -> Iterable[Metric]:
         },
         "window",
     )
-    yield _counter(
+    yield counter(
         "refusals",
         "ERROR frames sent.",
         {(code_name(code),): n for code, n in stats.errors_sent.items()},
         "code",
-    )
-
-
-def _times(service: Service) -> Iterable[Metric]:
-    counters = service.counters
-    yield _histogram(
-        "ack_latency_seconds",
-        "Unit complete to ACK queued.",
-        {
-            (_name(use),): histogram
-            for use, histogram in counters.ack_latency.items()
-            if use.client_sends
-        },
-        "use",
-    )
-    yield _histogram("fsync_seconds", "One fdatasync.", {(): counters.fsync})
-    yield _histogram(
-        "fsync_batch_units",
-        "Waiters one fdatasync covered.",
-        {(): counters.fsync_batch},
     )
 
 
@@ -200,71 +160,11 @@ def _objects(service: Service) -> Iterable[Metric]:
         calls[name, "taken"] = worker.taken
         calls[name, "failed"] = worker.failed
     expired = service.counters.objects_expired
-    yield _counter(
+    yield counter(
         "objects_expired",
         "Deleted by retention.",
         {(reason,): expired[reason] for reason in ("age", "size")},
         "reason",
     )
-    yield _gauge("sink_objects", "To be taken by sinks.", states, "sink", "state")
-    yield _counter("sink_calls", "Calls of sinks.", calls, "sink", "result")
-
-
-def _name(use: Use) -> str:
-    return use.name.lower()
-
-
-def _by_use(name: str, text: str, values: Mapping[Use, int]) -> Metric:
-    return _counter(name, text, {(_name(use),): values[use] for use in Use}, "use")
-
-
-def _gauge(
-    name: str, text: str, values: Mapping[tuple[str, ...], float], *labels: str
-) -> Metric:
-    family = GaugeMetricFamily(f"ackline_{name}", text, labels=labels)
-    for key, value in values.items():
-        family.add_metric(key, value)
-    return family
-
-
-def _counter(
-    name: str, text: str, values: Mapping[tuple[str, ...], float], *labels: str
-) -> Metric:
-    family = CounterMetricFamily(f"ackline_{name}", text, labels=labels)
-    for key, value in values.items():
-        family.add_metric(key, value)
-    return family
-
-
-def _histogram(
-    name: str, text: str, values: Mapping[tuple[str, ...], Histogram], *labels: str
-) -> Metric:
-    family = HistogramMetricFamily(f"ackline_{name}", text, labels=labels)
-    for key, histogram in values.items():
-        bounds = [*(f"{bound:g}" for bound in histogram.bounds), "+Inf"]
-        cumulative = accumulate(histogram.counts)
-        family.add_metric(
-            key, list(zip(bounds, cumulative, strict=True)), histogram.sum
-        )
-    return family
-
-
-class _Snapshot(Collector):
-    """Metrics that were read before, as the library wants to be given them."""
-
-    def __init__(self, metrics: Sequence[Metric]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterable[Metric]:
-        return self._metrics
-
-
-async def exposition(service: Service) -> tuple[str, bytes]:
-    """Return all metrics as text, after its media type."""
-    try:
-        await service.deliveries.count()
-    except StoreError as error:
-        log.warning("what waits for sinks cannot be counted: %s", error)
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot(collect(service)))
-    return CONTENT_TYPE_LATEST, await asyncio.to_thread(generate_latest, registry)
+    yield gauge("sink_objects", "To be taken by sinks.", states, "sink", "state")
+    yield counter("sink_calls", "Calls of sinks.", calls, "sink", "result")

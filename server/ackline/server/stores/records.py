@@ -109,6 +109,11 @@ class Records:
             self._queue.put(_Operation(function=function, future=future, synced=synced))
             return cast("T", await future)
 
+    @property
+    def waiting(self) -> int:
+        """Operations that were handed in and have not begun."""
+        return self._queue.qsize()
+
     async def checkpoint(self) -> None:
         """Move what is in the write-ahead log to the database file.
 

@@ -82,9 +82,12 @@ class StorageStats:
         syncs: Calls of fdatasync that succeeded.
         sync_waiters: Stores and batches they served.
         sync_seconds: Time they took, added up over threads.
+        sync_failures: Calls that failed.
+        syncs_waiting: Stores that wait for one that has not begun.
         transactions: Group transactions of the database.
         operations: Operations in them.
         commit_seconds: Time their commits took.
+        records_waiting: Operations that wait for the database.
         tail_bytes: Memory in use for the newest batches of logs.
         leftovers: Files of a crash that were deleted at the start.
     """
@@ -92,9 +95,12 @@ class StorageStats:
     syncs: int
     sync_waiters: int
     sync_seconds: float
+    sync_failures: int
+    syncs_waiting: int
     transactions: int
     operations: int
     commit_seconds: float
+    records_waiting: int
     tail_bytes: int
     leftovers: int
 
@@ -206,9 +212,12 @@ class Storage:
             syncs=self._syncer.calls,
             sync_waiters=self._syncer.waiters,
             sync_seconds=self._syncer.seconds,
+            sync_failures=self._syncer.failures,
+            syncs_waiting=self._syncer.waiting,
             transactions=self._records.transactions,
             operations=self._records.operations,
             commit_seconds=self._records.commit_seconds,
+            records_waiting=self._records.waiting,
             tail_bytes=self._cache.size,
             leftovers=self._leftovers,
         )

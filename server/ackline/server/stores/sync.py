@@ -8,6 +8,7 @@ falls with load instead of rising.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,7 @@ class Syncer:
         calls: Syncs that succeeded.
         waiters: Callers they served.
         seconds: Time they took, added up over threads.
+        failures: Syncs that failed.
     """
 
     def __init__(
@@ -56,10 +58,17 @@ class Syncer:
         self.calls = 0
         self.waiters = 0
         self.seconds = 0.0
+        self.failures = 0
+        self._failing = threading.Lock()
         self._files = files
         self._threads = Threads("ackline-sync", threads)
         self._observe = observe
         self._queues: dict[int | Path, _Queue] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Callers of `sync` that wait for one that has not begun."""
+        return sum(len(queue.waiting) for queue in self._queues.values())
 
     def sync(self, target: int | Path) -> asyncio.Future[None]:
         """Return a future that is done once what was written so far is synced.
@@ -125,10 +134,15 @@ class Syncer:
         if write is not None:
             write()
         begin = time.perf_counter()
-        if isinstance(target, Path):
-            self._files.sync_directory(target)
-        else:
-            self._files.fdatasync(target)
+        try:
+            if isinstance(target, Path):
+                self._files.sync_directory(target)
+            else:
+                self._files.fdatasync(target)
+        except OSError:
+            with self._failing:
+                self.failures += 1
+            raise
         return time.perf_counter() - begin
 
     def _finish(

@@ -65,8 +65,9 @@ class Site:
             return text_response(f"there are {there}", HTTPStatus.NOT_FOUND)
         return await path(request)
 
-    async def _metrics(self, _request: Request) -> Response:
-        kind, text = await exposition(self._service)
+    async def _metrics(self, request: Request) -> Response:
+        accept = request.headers.get("accept", "")
+        kind, text = await exposition(self._service, accept)
         return Response(text, kind)
 
     async def _health(self, _request: Request) -> Response:
