@@ -43,6 +43,12 @@ test: setup ## Run all tests, then those of the core with compiled modules
 	ACKLINE_COMPILED=1 PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest -n auto \
 	    $(CORE) --ignore=tests/proto/test_merging.py tests/client/test_merging.py
 
+SECONDS ?= 600
+
+.PHONY: soak
+soak: setup ## Run a mixed load with random faults for SECONDS
+	$(BIN)/python -m tests.soak --seconds $(SECONDS)
+
 .PHONY: coverage
 coverage: setup ## Run all tests and report branch coverage
 	$(BIN)/coverage erase
