@@ -20,6 +20,7 @@ from ackline.server.signals import on_hangup, stop_signals
 from ackline.server.sinks import CONCURRENCY, Sink
 from ackline.server.sources import Source
 from ackline.server.stores.storage import Storage, StorageOptions
+from ackline.server.systemd import notify, watchdog
 from ackline.server.web.site import Site
 
 if TYPE_CHECKING:
@@ -274,8 +275,9 @@ class Server:
         """Serve until SIGTERM or SIGINT, drain, and return.
 
         SIGHUP has files read again that may change (`Serving.reload()`). It takes the
-        process for its own: signals, and the collection of garbage, which
-        would stop a server of many streams for long. `serve()` touches neither.
+        process for its own: signals, what systemd is told, and the collection of
+        garbage, which would stop a server of many streams for long. `serve()` touches
+        none of them.
 
         Args:
             options: instead of those given to the server.
@@ -293,14 +295,18 @@ class Server:
                 with collector.running(), on_hangup(partial(_reload, serving)):
                     if started is not None:
                         started(serving)
+                    notify("READY=1")
+                    living = asyncio.create_task(watchdog())
                     looking = asyncio.create_task(
                         collector.look_after(lambda: serving.connections)
                     )
                     await stopped.first()
                     looking.cancel()
+                    notify("STOPPING=1")
                     log.info("stopping: clients have %g s to go", chosen.drain_seconds)
                     draining = asyncio.create_task(serving.drain(chosen.drain_seconds))
                     await stopped.second_or(draining)
+                    living.cancel()
         log.info("stopped")
 
 

@@ -129,6 +129,7 @@ class Storage:
         observe_sync: SyncObserver | None,
     ) -> None:
         self._folder = folder
+        self._files = files
         self._threads = Threads("ackline-disk", options.io_threads)
         self._syncer = Syncer(files, threads=options.sync_threads, observe=observe_sync)
         self._records = Records(folder.path / "records.sqlite3", factory=factory)
@@ -221,6 +222,14 @@ class Storage:
             tail_bytes=self._cache.size,
             leftovers=self._leftovers,
         )
+
+    def free(self) -> int:
+        """Return the bytes free on the disk. Blocks for a system call.
+
+        Raises:
+            OSError: The file system does not answer.
+        """
+        return self._files.free(self._folder.path)
 
     async def checkpoint(self) -> None:
         """Make the database file complete, so that its log is short at the next start.

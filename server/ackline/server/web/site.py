@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from ackline.server.health import problems
 from ackline.server.metrics import exposition
 from ackline.server.web.http import HttpServer, Request, Response, text_response
 from ackline.server.web.live import Live
@@ -18,7 +19,7 @@ __all__ = ["Site"]
 
 
 class Site:
-    """`/metrics` for Prometheus, `/healthz` for who restarts us, `/` for people.
+    """`/metrics` for Prometheus, `/` for people, and health for who looks after us.
 
     Args:
         service: what is looked at.
@@ -31,6 +32,7 @@ class Site:
         self._paths = {
             "/metrics": self._metrics,
             "/healthz": self._health,
+            "/readyz": self._ready,
             "/status": self._live.status,
         }
         self._http = HttpServer(address, self._answer, option="metrics")
@@ -71,6 +73,10 @@ class Site:
         return Response(text, kind)
 
     async def _health(self, _request: Request) -> Response:
-        if self._service.draining:
-            return text_response("draining", HTTPStatus.SERVICE_UNAVAILABLE)
-        return text_response("ok")
+        return text_response("ok")  # the event loop turns: no restart would help
+
+    async def _ready(self, _request: Request) -> Response:
+        reasons = await problems(self._service)
+        if not reasons:
+            return text_response("ready")
+        return text_response("\n".join(reasons), HTTPStatus.SERVICE_UNAVAILABLE)
