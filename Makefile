@@ -37,8 +37,8 @@ CORE := tests/proto tests/interop tests/test_compiled.py
 
 .PHONY: test
 test: setup ## Run all tests, then those of the core with compiled modules
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(CORE))
-	$(BIN)/python -m pytest -n auto $(CORE)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(CORE) tests/crash)
+	$(BIN)/python -m pytest -n auto $(CORE) tests/crash
 	@$(MAKE) --no-print-directory compiled
 	ACKLINE_COMPILED=1 PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest -n auto \
 	    $(CORE) --ignore=tests/proto/test_merging.py tests/client/test_merging.py

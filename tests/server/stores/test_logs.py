@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -155,6 +156,36 @@ async def test_log_that_fails_does_not_stop_the_others_from_being_trimmed(
     await fill(await storage.logs.open("good"), 20)
     clock.now += 100
     assert await storage.logs.trim() > 0
+
+
+async def test_a_segment_that_cannot_be_deleted_leaves_no_hole(
+    tmp_path: Path, clock: Clock, files: FaultyFiles
+) -> None:
+    data = tmp_path / "data"
+    async with Storage.open(data, OPTIONS, clock=clock, files=files) as storage:
+        await storage.logs.configure(
+            "events", retention_seconds=9, retention_bytes=None
+        )
+        await fill(await storage.logs.open("events"), 40)
+        clock.now += 10
+        gone: list[Path] = []
+
+        def unlink(path: Path) -> None:
+            if len(gone) == 1:  # the second cannot go, so neither can the third
+                raise OSError(errno.EIO, "no")
+            gone.append(path)
+            path.unlink()
+
+        files.unlink = unlink  # type: ignore[method-assign]
+        assert await storage.logs.trim() > 2
+    async with Storage.open(data, OPTIONS, clock=clock) as storage:
+        log = await storage.logs.open("events")
+        assert 0 < log.first_id < 20
+        position = log.first_id
+        while position < log.next_id:
+            position = (await log.load(position, 1000))[-1].next_id
+        assert await storage.logs.trim() > 0
+        assert log.first_id == 40
 
 
 async def test_folder_without_a_record_is_deleted_at_the_start(

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ackline.server.stores import records as records_module
 from ackline.server.stores.errors import StorageFull, StoreFailed
+from ackline.server.stores.files import Files
 from ackline.server.stores.records import Records
 
 if TYPE_CHECKING:
@@ -16,13 +18,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+FAULTY = "COMMIT", "PRAGMA wal_checkpoint"
+
+
 class FaultyConnection(sqlite3.Connection):
-    """A connection whose COMMIT fails when told to."""
+    """A connection whose COMMIT and checkpoints fail when told to."""
 
     commit_error: int | None = None
 
     def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
-        if sql == "COMMIT" and FaultyConnection.commit_error is not None:
+        if sql.startswith(FAULTY) and FaultyConnection.commit_error is not None:
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = FaultyConnection.commit_error
             raise error
@@ -36,7 +41,7 @@ def healthy() -> None:
 
 @pytest.fixture
 async def records(tmp_path: Path) -> AsyncIterator[Records]:
-    records = Records(tmp_path / "records.sqlite3", factory=FaultyConnection)
+    records = Records(tmp_path / "records.sqlite3", Files(), factory=FaultyConnection)
     await records.run(lambda c: c.execute("CREATE TABLE t (x INTEGER UNIQUE)"))
     yield records
     records.close()
@@ -114,6 +119,49 @@ async def test_failed_commit_fails_the_group_and_the_next_one_works(
     assert await records.run(values) == [2]
 
 
+async def test_nothing_is_moved_to_the_database_after_a_failure(
+    records: Records, tmp_path: Path
+) -> None:
+    """What a failed sync left in the log is not what the disk has of it."""
+    await records.checkpoint()
+    database = (tmp_path / "records.sqlite3").read_bytes()
+    await records.run(lambda c: insert(c, 1))
+    FaultyConnection.commit_error = sqlite3.SQLITE_IOERR
+    with pytest.raises(StoreFailed):
+        await records.run(lambda c: insert(c, 2))
+    assert (tmp_path / "records.sqlite3").read_bytes() == database
+    FaultyConnection.commit_error = None
+    assert await records.run(values) == [1]
+    records.close()
+    assert (tmp_path / "records.sqlite3").read_bytes() != database
+    assert not (tmp_path / "records.sqlite3-wal").exists()
+
+
+async def test_a_failed_checkpoint_is_told_and_the_next_one_works(
+    records: Records, tmp_path: Path
+) -> None:
+    await records.run(lambda c: insert(c, 1))
+    FaultyConnection.commit_error = sqlite3.SQLITE_IOERR
+    with pytest.raises(StoreFailed):
+        await records.checkpoint()
+    FaultyConnection.commit_error = None
+    await records.run(lambda c: insert(c, 2))
+    await records.checkpoint()
+    assert (tmp_path / "records.sqlite3-wal").stat().st_size == 0
+    assert await records.run(values) == [1, 2]
+
+
+async def test_the_write_ahead_log_stays_short(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records_module, "_CHECKPOINT_OPERATIONS", 10)
+    sizes: list[int] = []
+    for number in range(60):
+        await records.run(partial(insert, value=number))
+        sizes.append((tmp_path / "records.sqlite3-wal").stat().st_size)
+    assert sizes[-1] == sizes[20]
+
+
 async def test_full_disk_is_told_apart(records: Records) -> None:
     FaultyConnection.commit_error = sqlite3.SQLITE_FULL
     with pytest.raises(StorageFull):
@@ -121,7 +169,7 @@ async def test_full_disk_is_told_apart(records: Records) -> None:
 
 
 async def test_unreadable_database_fails_every_operation(tmp_path: Path) -> None:
-    records = Records(tmp_path / "no such folder" / "records.sqlite3")
+    records = Records(tmp_path / "no such folder" / "records.sqlite3", Files())
     with pytest.raises(StoreFailed):
         await records.run(values)
     records.close()
@@ -176,7 +224,7 @@ async def test_checkpoint_empties_the_write_ahead_log(
 
 
 async def test_closing_finishes_what_was_handed_in(tmp_path: Path) -> None:
-    records = Records(tmp_path / "records.sqlite3")
+    records = Records(tmp_path / "records.sqlite3", Files())
     await records.run(lambda c: c.execute("CREATE TABLE t (x INTEGER)"))
     last = asyncio.ensure_future(records.run(lambda c: insert(c, 1)))
     await asyncio.sleep(0)

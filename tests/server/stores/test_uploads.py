@@ -692,3 +692,32 @@ async def test_many_uploads_at_a_time(storage: Storage) -> None:
         crc32c(DATA[number:]) for number in range(60)
     ]
     assert len(await storage.chunks.objects()) == 60
+
+
+@pytest.mark.parametrize("step", ["store", "commit", "abort"])
+async def test_an_upload_whose_record_a_failed_sync_took_goes_on(
+    storage: Storage, tmp_path: Path, step: str
+) -> None:
+    upload = await storage.chunks.create(parameters())
+    other = sqlite3.connect(tmp_path / "data" / "records.sqlite3")
+    other.execute("DELETE FROM uploads")
+    other.commit()
+    other.close()
+    if step == "abort":
+        assert await upload.abort(b"outcome") == b"outcome"
+        return
+    size = CHUNK if step == "store" else 0
+    refused = (
+        put(upload, 0, bytes(CHUNK))
+        if size
+        else upload.commit(0, epoch=1, outcome=lambda _: b"outcome")
+    )
+    with pytest.raises(StoreFailed):
+        await refused
+    assert await storage.chunks.load(upload.record.upload_id) is upload
+    if size:
+        await put(upload, 0, bytes(CHUNK))
+    await upload.commit(size, epoch=1, outcome=lambda _: b"outcome")
+    stored = await storage.chunks.object(upload.record.parameters.name)
+    assert stored is not None
+    assert stored.size == size

@@ -212,5 +212,4 @@ def _sync(target: Path, files: Files) -> None:
             with opened(files, path, os.O_RDONLY) as fd:
                 files.fdatasync(fd)
     write_format(target, files)
-    files.sync_directory(target)
     files.sync_directory(target.parent)

@@ -186,9 +186,13 @@ class ChunkFile:
     async def mismatches(self, chunk_size: int, stored: list[StoredChunk]) -> list[int]:
         """Return the chunks whose bytes are not on the disk (see `verification`).
 
+        What is on the disk, the file's name included, is synced: a process that was
+        killed may have left it in the cache, and now it is told to the client.
+
         Raises:
             StoreFailed: The file could not be synced or read.
         """
+        await self.sync()
         return await mismatches(
             self._handle, self._shared.disk.files, chunk_size, stored
         )

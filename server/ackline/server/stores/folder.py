@@ -59,6 +59,7 @@ class DataFolder:
             StoreFailed: It cannot be made or read.
         """
         try:
+            made = [each for each in path.parents if not each.exists()]
             files.make_directory(path, parents=True)
             _refuse_foreign(path, files)
             lock = files.open(path / "lock", os.O_RDWR | os.O_CREAT)
@@ -71,7 +72,8 @@ class DataFolder:
                 files.make_directory(path / name)
             # Nothing inside is durable before the names that lead to it are.
             files.sync_directory(path)
-            files.sync_directory(path.parent)
+            for folder in (path, *made):
+                files.sync_directory(folder.parent)
         except BaseException as error:
             files.close(lock)
             if isinstance(error, OSError):
@@ -128,6 +130,8 @@ def write_format(path: Path, files: Files) -> None:
     finally:
         files.close(fd)
     files.rename(draft, path / "format")
+    # Before anything else is made here: without this file it would be foreign.
+    files.sync_directory(path)
 
 
 def _take(path: Path, lock: int, files: Files) -> None:

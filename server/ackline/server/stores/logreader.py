@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -23,6 +23,7 @@ from ackline.server.stores.segments import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from ackline.server.stores.entities import StoredBatch
     from ackline.server.stores.handles import Disk
@@ -52,6 +53,8 @@ class LogReader:
         self._name = name
         self._salt = salt
         self._indexed: OrderedDict[int, Segment] = OrderedDict()
+        # Trimmed files that are still to be deleted, oldest first.
+        self._unwanted: deque[Path] = deque()
 
     @property
     def first_id(self) -> int:
@@ -162,15 +165,25 @@ class LogReader:
                 break
             count += 1
             size -= oldest.size
-        dropped = self.segments[:count]
-        # First nobody looks for them, then they go, the oldest first: a crash in
-        # between leaves no hole.
-        del self.segments[:count]
-        for segment in dropped:
+        # First nobody looks for them, then they go.
+        for segment in self.segments[:count]:
             self._indexed.pop(segment.first_id, None)
-            with suppress(StoreError):  # then it is back at the next start
-                await self._disk.run(self._disk.files.unlink, segment.path)
+            self._unwanted.append(segment.path)
+        del self.segments[:count]
+        with suppress(StoreError):  # the next time, or they are back after a restart
+            await self._remove_unwanted()
         return count
+
+    async def _remove_unwanted(self) -> None:
+        """Delete files, the oldest first, each for good before the next.
+
+        So no crash, and no file that cannot be deleted, leaves a hole.
+        """
+        while self._unwanted:
+            oldest = self._unwanted[0]
+            await self._disk.run(self._disk.files.unlink, oldest)
+            await self._disk.syncer.sync(oldest.parent)
+            self._unwanted.popleft()
 
     async def _time_before(self, segment: Segment) -> int:
         """Return the time of the newest event before a segment."""

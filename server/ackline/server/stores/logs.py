@@ -136,8 +136,8 @@ class FileLogs:
         """
         count, now = 0, self._shared.clock()
         retained = await self._shared.records.run(log_rows.retained_logs)
-        due = {name for name in retained if self._due.get(name, 0) <= now}
-        for name in {*due, *self._logs}:
+        due = [name for name in retained if self._due.get(name, 0) <= now]
+        for name in dict.fromkeys((*due, *self._logs)):
             with suppress(StoreError):
                 async with self._lock(name):
                     log = await self._opened(name, create=False)

@@ -5,13 +5,19 @@ sync of the write-ahead log serves them all. Each runs inside a savepoint: one t
 fails is undone alone. Operations run in the order in which they were handed in.
 
 SQLite does its own file-system calls. Tests make them fail with a connection class of
-their own (`factory`).
+their own (`factory`). It believes what it reads of its write-ahead log: what a killed
+process wrote there and did not sync, and what a sync failed to bring to the disk, is
+recorded for it. So that file is settled before SQLite opens it. For the same reason
+SQLite must not move pages from there to the database after a sync has failed, which it
+would do with the last connection that is closed, and may not checkpoint by itself,
+because it keeps the errors of that to itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import sqlite3
 import threading
@@ -19,12 +25,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ackline.server.stores.errors import StorageFull, StoreFailed
+from ackline.server.stores.errors import StorageFull, StoreFailed, disk_failure
 from ackline.server.stores.schema import add_functions
+from ackline.server.stores.segments import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from ackline.server.stores.files import Files
 
 __all__ = ["Records"]
 
@@ -37,6 +46,9 @@ _QUEUE_LIMIT = 1024
 #: Operations in one transaction: the first ones need not wait for all the others.
 _GROUP_LIMIT = 256
 
+#: Operations between two checkpoints: some MiB of write-ahead log.
+_CHECKPOINT_OPERATIONS = 500
+
 
 @dataclass(slots=True, kw_only=True)
 class _Operation:
@@ -45,7 +57,7 @@ class _Operation:
     function: Callable[[sqlite3.Connection], Any]
     future: asyncio.Future[Any]
     synced: bool
-    alone: bool = False
+    checkpoint: bool = False
     result: object = None
     error: BaseException | None = None
 
@@ -65,6 +77,7 @@ class Records:
     def __init__(
         self,
         path: Path,
+        files: Files,
         *,
         factory: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
@@ -72,12 +85,17 @@ class Records:
         self.operations = 0
         self.commit_seconds = 0.0
         self._path = path
+        self._files = files
         self._factory = factory
         self._loop = asyncio.get_running_loop()
         self._places = asyncio.Semaphore(_QUEUE_LIMIT)
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = None
+        # A connection for reading. While it is there the other one is not the last, and
+        # it can move nothing itself.
+        self._guard: sqlite3.Connection | None = None
         self._synced = True
+        self._unmoved = 0
         self._closed = False
         self._thread = threading.Thread(
             target=self._work, name="ackline-records", daemon=True
@@ -125,7 +143,9 @@ class Records:
             self._check_open()
             future: asyncio.Future[Any] = self._loop.create_future()
             self._queue.put(
-                _Operation(function=_checkpoint, future=future, synced=True, alone=True)
+                _Operation(
+                    function=_nothing, future=future, synced=True, checkpoint=True
+                )
             )
             await future
 
@@ -174,8 +194,7 @@ class Records:
             connection = self._connected(synced=any(op.synced for op in group))
             connection.execute("BEGIN IMMEDIATE")
             for operation in group:
-                if not operation.alone:
-                    _attempt(connection, operation)
+                _attempt(connection, operation)
             begin = time.perf_counter()
             connection.execute("COMMIT")
             self.commit_seconds += time.perf_counter() - begin
@@ -184,9 +203,22 @@ class Records:
         else:
             self.transactions += 1
             self.operations += len(group)
-            for operation in group:
-                if operation.alone:
-                    _attempt_alone(connection, operation)
+            self._unmoved += len(group)
+            waiters = [operation for operation in group if operation.checkpoint]
+            if waiters or self._unmoved >= _CHECKPOINT_OPERATIONS:
+                self._checkpoint(connection, waiters)
+
+    def _checkpoint(
+        self, connection: sqlite3.Connection, waiters: list[_Operation]
+    ) -> None:
+        """Move what is in the write-ahead log to the database, for those who wait."""
+        mode = "TRUNCATE" if waiters else "PASSIVE"
+        try:
+            connection.execute(f"PRAGMA wal_checkpoint({mode})")
+        except sqlite3.Error as error:
+            self._spoil(waiters, error)
+        else:
+            self._unmoved = 0
 
     def _spoil(self, group: list[_Operation], error: Exception) -> None:
         """Fail the whole group and begin the next one with a new connection.
@@ -194,20 +226,21 @@ class Records:
         Closing and opening makes SQLite look at its files again instead of trusting
         pages that a failed sync may have lost.
         """
-        self._disconnect()
+        self._disconnect(failed=True)
         for operation in group:
             operation.error = _failure(error)
 
     def _connected(self, *, synced: bool) -> sqlite3.Connection:
         if self._connection is None:
-            connection = sqlite3.connect(
-                self._path, isolation_level=None, factory=self._factory
-            )
-            add_functions(connection)
+            self._settle()
+            connection = self._connection = self._connect("rwc")
             connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
-            self._connection = connection
+            self._guard = self._connect("ro")
+            # Its lock is there once it has read.
+            self._guard.execute("PRAGMA schema_version").fetchone()
             self._synced = True
         if synced is not self._synced:
             level = "FULL" if synced else "NORMAL"
@@ -215,15 +248,41 @@ class Records:
             self._synced = synced
         return self._connection
 
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
+    def _settle(self) -> None:
+        """Let the write-ahead log, if there is one, be what the disk has of it.
+
+        Raises:
+            OSError: It cannot be synced.
+        """
+        log = self._path.with_name(f"{self._path.name}-wal")
+        if log.exists():
+            with opened(self._files, log, os.O_RDWR) as fd:
+                self._files.fdatasync(fd)
+                self._files.drop_cache(fd)
+            self._files.sync_directory(log.parent)
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{self._path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            factory=self._factory,
+        )
+        add_functions(connection)
+        return connection
+
+    def _disconnect(self, *, failed: bool = False) -> None:
+        """Close the database; leave its files as they are if something `failed`."""
+        connections = [self._guard, self._connection]
+        self._guard = self._connection = None
+        for connection in reversed(connections) if failed else connections:
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
 
 
-def _checkpoint(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+def _nothing(_connection: sqlite3.Connection) -> None:
+    """Do what a checkpoint has to do inside the transaction before it."""
 
 
 def _attempt(connection: sqlite3.Connection, operation: _Operation) -> None:
@@ -244,14 +303,6 @@ def _attempt(connection: sqlite3.Connection, operation: _Operation) -> None:
     connection.execute("RELEASE operation")
 
 
-def _attempt_alone(connection: sqlite3.Connection, operation: _Operation) -> None:
-    """Run one operation that may not be inside a transaction."""
-    try:
-        operation.function(connection)
-    except sqlite3.Error as error:
-        operation.error = _failure(error)
-
-
 def _resolve(group: list[_Operation]) -> None:
     """Hand out the results, in the event loop."""
     for operation in group:
@@ -266,6 +317,8 @@ def _resolve(group: list[_Operation]) -> None:
 
 def _failure(error: Exception) -> Exception:
     """Return what an error of the whole transaction means to each caller."""
+    if isinstance(error, OSError):
+        return disk_failure("records", error)
     if not isinstance(error, sqlite3.Error):
         return error
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:

@@ -132,7 +132,7 @@ class Storage:
         self._files = files
         self._threads = Threads("ackline-disk", options.io_threads)
         self._syncer = Syncer(files, threads=options.sync_threads, observe=observe_sync)
-        self._records = Records(folder.path / "records.sqlite3", factory=factory)
+        self._records = Records(folder.path / "records.sqlite3", files, factory=factory)
         self._cache = TailCache(options.tail_budget)
         self._leftovers = 0
         disk = Disk(files=files, threads=self._threads, syncer=self._syncer)

@@ -37,6 +37,7 @@ __all__ = [
     "open_uploads",
     "put_chunk",
     "put_epoch",
+    "restore_upload",
     "touch_uploads",
     "upload_by_id",
     "upload_by_key",
@@ -100,6 +101,18 @@ def add_upload(
             allocated,
         ),
     )
+
+
+def restore_upload(connection: sqlite3.Connection, record: UploadRecord) -> None:
+    """Record an open upload again if its record is gone.
+
+    It is not synced before the first chunk is, so a failed sync may take it.
+
+    Raises:
+        AlreadyExists: As `add_upload`.
+    """
+    if upload_by_id(connection, record.upload_id) is None:
+        add_upload(connection, record, allocated=False)
 
 
 def upload_by_id(connection: sqlite3.Connection, upload_id: str) -> UploadRecord | None:

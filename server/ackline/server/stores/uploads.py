@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ackline.proto.values import Durability
 from ackline.server.stores import upload_rows as rows
@@ -28,12 +28,14 @@ from ackline.server.stores.errors import (
     ChecksumConflict,
     Ended,
     Fenced,
+    NotFound,
     StoreError,
     StoreFailed,
 )
 from ackline.server.stores.threads import uninterrupted
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Collection
 
     from typing_extensions import Buffer
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from ackline.server.stores.entities import ObjectRecord, UploadRecord
 
 __all__ = ["FileUpload"]
+
+T = TypeVar("T")
 
 #: How exactly it is recorded when an upload was last used: it expires after hours.
 TOUCH_SECONDS = 1.0
@@ -277,6 +281,9 @@ class FileUpload:
             if self._record.outcome is not None:
                 raise Ended(self._record.upload_id, self._record.outcome)
             await self._activity.idle()
+            await self._shared.records.run(
+                partial(rows.restore_upload, record=self._record)
+            )
             await self._file.reopen()
             await self.load(verify=True)
 
@@ -359,7 +366,7 @@ class FileUpload:
         touches = now - self._touched >= TOUCH_SECONDS
         if touches:
             self._touched = now
-        record = self._shared.records.run(
+        record = self._run(
             partial(
                 rows.put_chunk,
                 upload_id=self._record.upload_id,
@@ -383,6 +390,21 @@ class FileUpload:
             if failure is not None:
                 raise failure
 
+    async def _run(
+        self, change: Callable[[sqlite3.Connection], T], *, synced: bool = True
+    ) -> T:
+        """Change the records of this upload.
+
+        Raises:
+            StoreFailed: They could not be changed, or are gone; see `recover`.
+        """
+        try:
+            return await self._shared.records.run(change, synced=synced)
+        except NotFound:
+            lost = StoreFailed("record not stored", "the disk lost that of the upload")
+            self._failure = lost
+            raise lost from None
+
     async def _commit(
         self,
         size: int,
@@ -402,7 +424,7 @@ class FileUpload:
             check_digest(of, computed, digest)
             await self._finish_file(size)
             now = self._shared.clock()
-            record, result, replaced = await self._shared.records.run(
+            record, result, replaced = await self._run(
                 partial(
                     rows.commit_upload,
                     candidate=candidate(self._record, chunks, computed, now=now),
@@ -421,6 +443,9 @@ class FileUpload:
             if self._record.outcome is not None:
                 return self._record.outcome
             upload_id = self._record.upload_id
+            await self._shared.records.run(
+                partial(rows.restore_upload, record=self._record), synced=False
+            )
             standing, ours = await self._shared.records.run(
                 partial(
                     rows.end_upload,

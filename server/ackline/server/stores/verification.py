@@ -31,13 +31,11 @@ async def mismatches(
 ) -> list[int]:
     """Return the indices of the chunks whose bytes on the disk are not as recorded.
 
-    The file is synced first, so that what matches is also there to stay, and then read
-    from the disk rather than from the page cache.
+    The file, which was synced, is read from the disk rather than from the page cache.
 
     Raises:
-        StoreFailed: The file could not be synced or read.
+        StoreFailed: The file could not be read.
     """
-    await handle.sync()
     await handle.run(files.drop_cache, handle.fd)
     wrong: list[int] = []
     for group in _steps(stored):
