@@ -16,9 +16,10 @@ from ackline.server.stores.storage import Storage, StorageOptions
 from tests.crash.disk import Cut, Disk
 from tests.crash.facts import Facts, Violation
 from tests.crash.inspection import inspect
+from tests.crash.operations import Faults
 from tests.crash.stepping import stepping
 from tests.crash.watching import WatchedDatabase, WatchedFiles
-from tests.crash.workload import Faults, Workload
+from tests.crash.workload import Workload
 from tests.server.stores.support import Clock
 
 if TYPE_CHECKING:
