@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code
+from ackline.proto.feed import EventBuffer
 from ackline.proto.messages import (
     Durability,
+    End,
+    Intent,
     OutcomeKind,
     Resumes,
+    Start,
     SubscribeOpened,
 )
 from ackline.proto.notices import StoredMoved
@@ -21,7 +25,7 @@ from ackline.server.runfeed import RunFeed
 from ackline.server.subscriptions import Subscription
 
 if TYPE_CHECKING:
-    from ackline.proto.messages import ResumeStream
+    from ackline.proto.messages import Outcome, ResumeStream
     from ackline.proto.notices import Notice
     from ackline.proto.stream import Stream
     from ackline.server.service import Service
@@ -79,8 +83,7 @@ class RunSubscription(Subscription):
         """The oldest event that is kept, also where older ones are told as a gap."""
         if isinstance(self._feed, LogFeed):
             return self._feed.oldest_id
-        assert self.run is not None
-        return self.run.first_id
+        return self.feed.next_id if self.run is None else self.run.first_id
 
     async def prepare(self) -> None:
         """Start a run, or join one.
@@ -113,7 +116,7 @@ class RunSubscription(Subscription):
         found = runs.get(run_id) or await runs.record(run_id)
         if found is None:
             raise Refusal(Code.NOT_FOUND, f"runs/{run_id} is forgotten")
-        await self._take(found)
+        await self._take(found, resuming=True)
         self.target, self._start = record.target, int(start)
         if self.recorded is not None:
             self.end_as_recorded(self.recorded)
@@ -185,7 +188,7 @@ class RunSubscription(Subscription):
             raise Refusal(Code.NOT_FOUND, f"there is no run {self.resource.name!r}")
         return found, True
 
-    async def _take(self, run: Run | RunRecord) -> None:
+    async def _take(self, run: Run | RunRecord, *, resuming: bool = False) -> None:
         """Read a run, the log of one that has ended, or only how it ended."""
         self.target = run.run_id
         stream = self.stream
@@ -204,7 +207,25 @@ class RunSubscription(Subscription):
             source = await self.service.runs.log_of(run)
             self._feed = LogFeed(source, self, gaps=gaps, defines=defines)
         else:
-            self.recorded = outcomes.load(run.outcome)
+            self._take_outcome(run, outcomes.load(run.outcome), resuming=resuming)
+
+    def _take_outcome(
+        self, run: RunRecord, outcome: Outcome, *, resuming: bool
+    ) -> None:
+        """Tell how a run ended whose events are in memory no more.
+
+        Who has read a part of it is sent the end after that part, which is not there:
+        the outcome alone would look as if nothing were missing.
+        """
+        in_part = resuming or self.detail.start is Start.ID
+        if outcome.outcome is not OutcomeKind.COMPLETED or not in_part:
+            self.recorded = outcome
+            return
+        spent = EventBuffer(
+            generation=run.generation, max_events=1, max_bytes=1, start=outcome.position
+        )
+        spent.finish(End(Intent.COMPLETED, outcome.code, outcome.text))
+        self._feed = RunFeed(spent, self, gaps=self.tells_gaps)
 
     async def _have(self, position: int, proven: list[int]) -> None:
         """Have in memory what is sent and compared from `position` on."""
