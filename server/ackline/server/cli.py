@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ackline.aio import hold_standard_files
 from ackline.server.addresses import ListenError
 from ackline.server.configuration import flag_of, load_options, variable_of
+from ackline.server.logformat import FORMATS, log_to
 from ackline.server.maintenance.command import COMMANDS, run_command
 from ackline.server.options import OptionError, described
 from ackline.server.server import Server
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_command(words)
     parser = _parser()
     chosen = vars(parser.parse_args(words))
-    level = str(chosen.pop("log_level")).upper()
+    level, form = str(chosen.pop("log_level")).upper(), chosen.pop("log_format")
     app, config = chosen.pop("app"), chosen.pop("config")
     try:
         options = load_options(
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OptionError, _UsageError) as error:
         print(f"ackline-server: {error}", file=sys.stderr)
         return MISUSED
-    _log_to_stderr(level)
+    log_to(sys.stderr, level=level, form=form)
     _allow_many_files()
     return _run(server, options)
 
@@ -136,6 +137,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file with options")
     parser.add_argument(
+        "--log-format",
+        default="auto",
+        choices=FORMATS,
+        help="how it is told: auto is human on a terminal, else JSON (auto)",
+    )
+    parser.add_argument(
         "--log-level",
         default="info",
         choices=("debug", "info", "warning", "error"),
@@ -196,12 +203,3 @@ def _allow_many_files() -> None:
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        level=level,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%H:%M:%S",
-    )

@@ -24,6 +24,7 @@ from ackline.proto.notices import (
     SessionConfirmed,
 )
 from ackline.proto.server_connection import ServerConnection
+from ackline.server.about import About
 from ackline.server.authentication import CERTIFICATE, authenticate
 from ackline.server.opening import open_stream
 from ackline.server.requests import answer_request
@@ -114,13 +115,8 @@ class Client:
     def pump_lost(self, pump: Pump, error: Exception | None) -> None:
         """End: the streams wait for their client to come back."""
         self.stop_timer()
-        session = self.session
-        log.info(
-            "connection from %s closed%s%s",
-            self.peer,
-            f", session {session.session_id}" if session is not None else "",
-            f": {error}" if error is not None else "",
-        )
+        why = f": {error}" if error is not None else ""
+        log.info("%s closed%s", self.label, why)
         self.detach()
         self.service.disconnected(self)
         self.service.places.leave(self._origin)
@@ -155,6 +151,16 @@ class Client:
         """Close at once."""
         if self._pump is not None:
             self._pump.abort()
+
+    @property
+    def label(self) -> About:
+        """What it is called in logs."""
+        text, session_id = f"connection from {self.peer}", ""
+        if self.session is not None:
+            session_id = self.session.session_id
+            text += f" of session {session_id}"
+        identity = self.identity
+        return About(text, session=session_id, identity=identity, peer=self.peer)
 
     @property
     def closed(self) -> asyncio.Future[None]:
@@ -249,9 +255,7 @@ class Client:
         """Make a session for this connection."""
         session, token = self.service.sessions.create(self.identity)
         session.connection = self.core
-        log.info(
-            "session %s of %s from %s", session.session_id, self.identity, self.peer
-        )
+        log.info("%s of %s from %s", session.label, self.identity, self.peer)
         return session, WireSession(session.session_id, token, session.epoch)
 
     def _look_at_tls(self, secured: ssl.SSLObject | None) -> None:
@@ -275,8 +279,8 @@ class Client:
             level = logging.INFO
         log.log(
             level,
-            "connection from %s ended by %s: %s: %s",
-            self.peer,
+            "%s ended by %s: %s: %s",
+            self.label,
             "the client" if notice.by_peer else "the server",
             code_name(notice.code),
             notice.text,

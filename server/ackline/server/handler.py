@@ -27,6 +27,7 @@ from ackline.proto.messages import OutcomeKind, Scope
 from ackline.proto.notices import CancelReceived, ReleaseReceived, StreamBroken
 from ackline.proto.resource import parse_resource
 from ackline.server import outcomes
+from ackline.server.about import About
 from ackline.server.refusals import Refusal, refusal_of
 from ackline.server.traces import trace_id_of
 
@@ -125,9 +126,18 @@ class Handler(ABC):
         return parse_resource(self.stream.open.resource)
 
     @property
-    def label(self) -> str:
+    def label(self) -> About:
         """The stable name of the stream, for logs."""
-        return f"{self.session.session_id[:8]}/{self.stream.id} {self.stream.resource}"
+        session, stream = self.session, self.stream
+        return About(
+            f"{session.session_id[:8]}/{stream.id} {stream.resource}",
+            session=session.session_id,
+            stream=stream.id,
+            use=stream.use.name.lower(),
+            resource=stream.resource,
+            identity=session.identity,
+            trace_id=self.trace_id,
+        )
 
     @property
     def name(self) -> str:
@@ -310,7 +320,7 @@ class Handler(ABC):
         self, coroutine: Coroutine[Any, Any, None], what: str
     ) -> asyncio.Task[None]:
         """Start a task that belongs to the stream."""
-        return self.service.tasks.spawn(coroutine, f"{self.label}: {what}")
+        return self.service.tasks.spawn(coroutine, what, self)
 
     def _answer(self, opened: bool) -> None:
         if self._answered is None:

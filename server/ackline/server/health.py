@@ -38,8 +38,8 @@ async def _disk(service: Service) -> str:
     if free > options.disk_reserve:
         return ""
     return (
-        f"{free:,} bytes are free, and disk_reserve ({options.disk_reserve:,}) stays so:"
-        " nothing is stored until something is deleted"
+        f"{free:,} bytes are free, and disk_reserve ({options.disk_reserve:,}) has to"
+        " stay: nothing is stored until something is deleted"
     )
 
 

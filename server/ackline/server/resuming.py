@@ -13,6 +13,7 @@ from ackline.proto.messages import Session as WireSession
 from ackline.proto.server_session import TokenCheck, resume_stream
 from ackline.proto.stream import Stream
 from ackline.server import outcomes
+from ackline.server.about import about_session
 from ackline.server.opening import handler_for
 from ackline.server.refusals import Refusal, refusal_of
 from ackline.server.sessions import handler_of, hash_token, opened_before
@@ -34,7 +35,8 @@ async def resume_session(client: Client, notice: ResumeReceived) -> None:
     try:
         code, text = await _resume(client, notice)
     except StoreError as error:
-        log.error("session %s cannot be resumed: %s", notice.session_id, error)
+        about = about_session(notice.session_id, client.identity, client.peer)
+        log.error("%s cannot be resumed: %s", about, error)
         client.core.fail(Code.STORAGE_FAILED, f"the session cannot be resumed: {error}")
         return
     client.service.counters.sessions_resumed[
@@ -42,7 +44,8 @@ async def resume_session(client: Client, notice: ResumeReceived) -> None:
     ] += 1
     if not code or client.core.phase is Phase.CLOSED:
         return
-    log.info("session %s not resumed: %s", notice.session_id, code_name(code))
+    about = about_session(notice.session_id, client.identity, client.peer)
+    log.info("%s not resumed: %s", about, code_name(code))
     client.session, wire = client.new_session()
     client.stop_timer()
     client.core.resumed(wire, [], [], code=code, text=text)
@@ -76,7 +79,7 @@ async def _attach(client: Client, session: Session, wanted: list[ResumeStream]) 
     try:
         token = await sessions.advance(session)
     except Fenced as error:
-        log.warning("session %s: %s", session.session_id, error)
+        log.warning("%s: %s", session.label, error)
         core.fail(Code.TAKEN_OVER, "a newer connection has the session")
         return
     if core.phase is Phase.CLOSED or session.gone:
@@ -111,7 +114,8 @@ async def _settle(
     except (StoreError, ProtocolViolation) as error:
         return refusal_of(error)
     except Exception:
-        log.exception("stream %d cannot be resumed", wanted.stream_id)
+        number = wanted.stream_id
+        log.exception("stream %d of %s cannot be resumed", number, session.label)
         return Refusal(Code.INTERNAL_ERROR, "a defect of the server; see its log")
     return None
 
@@ -166,8 +170,8 @@ def _answer(
         if stream.outcome is None:
             handler_of(stream).attached()
     log.info(
-        "session %s resumed from %s with %d streams",
-        session.session_id,
+        "%s resumed from %s with %d streams",
+        session.label,
         client.peer,
         len(going),
     )
@@ -189,9 +193,9 @@ def _resume_one(
         answer = resume_stream(stream, wanted, client.core)
     if answer.code:
         log.warning(
-            "stream %d of session %s is not resumed: %s: %s",
+            "stream %d of %s is not resumed: %s: %s",
             wanted.stream_id,
-            session.session_id,
+            session.label if stream is None else handler_of(stream).label,
             code_name(answer.code),
             answer.text,
         )

@@ -13,6 +13,7 @@ from ackline.proto.feed import EventBuffer
 from ackline.proto.kinds import KindTable
 from ackline.proto.messages import End, Intent, OutcomeKind, Resumes, clipped
 from ackline.server import outcomes
+from ackline.server.about import about_run
 from ackline.server.attendance import Attended
 from ackline.server.emitter import Emitter, SourceError
 from ackline.server.generators import produce, while_attended
@@ -21,6 +22,7 @@ from ackline.server.stores.errors import StoreError
 
 if TYPE_CHECKING:
     from ackline.proto.messages import Outcome, Value
+    from ackline.server.about import About
     from ackline.server.attendance import Cursor
     from ackline.server.options import Options
     from ackline.server.runlog import RunLog
@@ -110,6 +112,11 @@ class Run(Attended):
         self._gate: asyncio.Future[None] | None = None
 
     @property
+    def label(self) -> About:
+        """Its stable name, for logs."""
+        return about_run(self.run_id, self.source.name, self.identity)
+
+    @property
     def active(self) -> bool:
         """Whether it has not ended."""
         return self.outcome is None
@@ -165,7 +172,7 @@ class Run(Attended):
             self._writing.add_done_callback(self._written)
         self.wait(parameters)
         self._begin(parameters)
-        log.info("runs/%s of %s started", self.run_id, self.source.name)
+        log.info("%s started", self.label)
 
     def wait(self, parameters: dict[str, Value]) -> None:
         """Wait for `compute_from()`, if nobody needs the run's source to begin now."""
@@ -191,7 +198,7 @@ class Run(Attended):
                 await self._cancel(producer)
             self.buffer.restart(position)
             self._begin(parameters)
-            log.info("runs/%s is computed from %d on", self.run_id, position)
+            log.info("%s is computed from %d on", self.label, position)
 
     async def stop(self, kind: OutcomeKind, code: int, text: str) -> Outcome:
         """Cancel the generator, wait for it, and return the outcome that stands."""
@@ -258,7 +265,7 @@ class Run(Attended):
         producer.cancel()
         await asyncio.wait([producer])
         if not producer.cancelled() and producer.exception() is not None:
-            log.warning("runs/%s", self.run_id, exc_info=producer.exception())
+            log.warning("%s", self.label, exc_info=producer.exception())
         self._producer = self._emitter = None
 
     def _produced(self, producer: asyncio.Future[None] | None) -> None:
@@ -296,8 +303,7 @@ class Run(Attended):
         if error is not None:
             # A SourceError says all there is: an exit status, a file that is none.
             told = None if isinstance(error, SourceError) else error
-            name = self.source.name
-            log.warning("runs/%s of %s: %s", self.run_id, name, error, exc_info=told)
+            log.warning("%s: %s", self.label, error, exc_info=told)
             # They hold the emitter, or this run, and so the error: a cycle.
             clear_frames(error.__traceback__)
         lost = await self._all_written()
@@ -342,9 +348,8 @@ class Run(Attended):
         outcome = outcomes.ended(kind, code, text, self.next_id)
         self.outcome = outcome = await self._service.runs.finished(self, outcome)
         log.info(
-            "runs/%s of %s %s after %d events%s",
-            self.run_id,
-            self.source.name,
+            "%s %s after %d events%s",
+            self.label,
             outcome.outcome.name.lower(),
             outcome.position,
             f": {outcome.text}" if outcome.text else "",

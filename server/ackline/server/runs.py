@@ -14,6 +14,7 @@ import msgspec
 
 from ackline.proto.errors import Code
 from ackline.server import outcomes
+from ackline.server.about import about_run
 from ackline.server.kept_runs import KeptRuns
 from ackline.server.refusals import RETRY_SECONDS, Refusal, code_of
 from ackline.server.run import Run
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ackline.proto.messages import Outcome, Value
+    from ackline.server.about import About
     from ackline.server.service import Service
     from ackline.server.sources import Source
     from ackline.server.stores.seams import Log
@@ -96,7 +98,7 @@ class Runs:
                 else:
                     await self._lose(record)
             except (Corrupt, EventsLost) as error:
-                log.error("runs/%s: %s", record.run_id, error)
+                log.error("%s: %s", _label(record), error)
                 outcome = outcomes.failed(code_of(error), str(error), 0)
                 await self._store.finish(record.run_id, outcomes.record(outcome))
 
@@ -176,7 +178,7 @@ class Runs:
                 if run.run_log is not None:
                     await run.run_log.seal(stands)
             except StoreError as error:
-                log.error("runs/%s: the end is not recorded: %s", run.run_id, error)
+                log.error("%s: the end is not recorded: %s", run.label, error)
                 lasting = not isinstance(error, StorageFull | StoreFailed)
                 if lasting or self._closing:  # then nobody is told any more
                     return outcome
@@ -194,7 +196,7 @@ class Runs:
             self.discard(run)
             return
         for other in self._kept.add(run):
-            log.info("runs/%s: its events make room for others", other.run_id)
+            log.info("%s: its events make room for others", other.label)
             other.buffer.restart(other.buffer.next_id)
             self.discard(other)
 
@@ -260,7 +262,7 @@ class Runs:
             run.start(parameters)
         else:
             run.wait(parameters)
-        log.info("runs/%s of %s goes on", record.run_id, record.source)
+        log.info("%s goes on", run.label)
 
     async def _lose(self, record: RunRecord) -> None:
         """Record that a run died with its process."""
@@ -269,7 +271,11 @@ class Runs:
         stands = await self._store.finish(record.run_id, outcome)
         if record.durable:
             await self.log_of(replace(record, outcome=stands))
-        log.warning("runs/%s of %s died with its process", record.run_id, record.source)
+        log.warning("%s died with its process", _label(record))
+
+
+def _label(record: RunRecord) -> About:
+    return about_run(record.run_id, record.source, record.identity)
 
 
 def _goes_on(source: Source, record: RunRecord) -> bool:
@@ -279,7 +285,7 @@ def _goes_on(source: Source, record: RunRecord) -> bool:
     try:
         source.check(msgspec.msgpack.decode(record.parameters))
     except Refusal as refusal:
-        log.warning("runs/%s: %s", record.run_id, refusal)
+        log.warning("%s: %s", _label(record), refusal)
         return False
     return True
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from ackline.proto.messages import Open, decode, encode
 from ackline.proto.server_session import ServerSession, Tokens
 from ackline.server import outcomes
+from ackline.server.about import about_session
 from ackline.server.stores.entities import SessionRecord, StreamRecord
 from ackline.server.stores.errors import Fenced, NotFound, StoreError, StoreFailed
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from ackline.proto.messages import Outcome
     from ackline.proto.stream import Stream
+    from ackline.server.about import About
     from ackline.server.handler import Handler
     from ackline.server.service import Service
 
@@ -65,6 +67,11 @@ class Session(ServerSession):
         self.moved: dict[int, None] = {}
         self.unsure = False
         self.gone = False
+
+    @property
+    def label(self) -> About:
+        """Its stable name, for logs."""
+        return about_session(self.session_id, self.identity)
 
     @property
     def handlers(self) -> list[Handler]:
@@ -145,7 +152,7 @@ class Sessions:
             await self._advance(session)
         except NotFound:
             # Its first record failed, on a full disk perhaps; memory still has it.
-            log.warning("session %s is not on record", session.session_id)
+            log.warning("%s is not on record", session.label)
             session.epoch += 1
             await self._store.save(_record_of(session))
         except StoreFailed:
@@ -241,7 +248,7 @@ class Sessions:
         for stream in list(session.streams.values()):
             self.forget(session, stream)
         self._background(self._store.delete(session.session_id), "delete session")
-        log.info("session %s has ended", session.session_id)
+        log.info("%s has ended", session.label)
 
     async def expire(self) -> None:
         """End the sessions whose clients did not come back in time.
@@ -255,7 +262,7 @@ class Sessions:
             if session.connection is not None or session.turning.locked():
                 attached.append(session.session_id)
             elif now - session.detached_at >= ttl:
-                log.info("session %s has expired", session.session_id)
+                log.info("%s has expired", session.label)
                 self.end(session)
         if attached:
             await self._store.touch(attached, time.time())

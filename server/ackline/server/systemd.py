@@ -53,5 +53,7 @@ async def watchdog(environment: Mapping[str, str] = os.environ) -> None:
     owner = environment.get("WATCHDOG_PID", str(os.getpid()))
     if not wanted.isdecimal() or not int(wanted) or owner != str(os.getpid()):
         return
-    while notify("WATCHDOG=1", environment):
+    while True:
+        if not notify("WATCHDOG=1", environment):
+            return
         await asyncio.sleep(int(wanted) * MICROSECONDS / 2)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+    from ackline.server.about import About
 
 __all__ = ["Tasks"]
 
@@ -15,6 +17,15 @@ STUBBORN_SECONDS = 5.0
 """Seconds that a cancelled task has to end: its `finally` may close what it has."""
 
 log = logging.getLogger(__name__)
+
+
+class Labelled(Protocol):
+    """Whatever tasks belong to."""
+
+    @property
+    def label(self) -> About:
+        """What lines about it carry."""
+        ...
 
 
 class Tasks:
@@ -25,17 +36,26 @@ class Tasks:
     """
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Labelled | None] = {}
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     def spawn(
-        self, coroutine: Coroutine[Any, Any, None], name: str
+        self,
+        coroutine: Coroutine[Any, Any, None],
+        name: str,
+        owner: Labelled | None = None,
     ) -> asyncio.Task[None]:
-        """Start a coroutine; `name` says in the log what it was doing."""
+        """Start a coroutine.
+
+        Args:
+            coroutine: what runs.
+            name: what it does, for the log.
+            owner: for what.
+        """
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
-        self._tasks.add(task)
+        self._tasks[task] = owner
         task.add_done_callback(self._done)
         return task
 
@@ -53,12 +73,18 @@ class Tasks:
         if rest:
             _, left = await asyncio.wait(rest, timeout=STUBBORN_SECONDS)
             for task in left:
-                log.warning("%s does not end: left as it is", task.get_name())
+                name = task.get_name()
+                log.warning("%s: %s does not end", _label(self._tasks.get(task)), name)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        owner = self._tasks.pop(task, None)
         if task.cancelled():
             return
         error = task.exception()
         if error is not None:
-            log.error("%s failed: %r", task.get_name(), error, exc_info=error)
+            name = task.get_name()
+            log.error("%s: %s failed: %r", _label(owner), name, error, exc_info=error)
+
+
+def _label(owner: Labelled | None) -> object:
+    return "server" if owner is None else owner.label
