@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import pytest
 
-from ackline.proto.batches import Batch, encode_entries, kind_definition
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.event_sender import EventSender
 from ackline.proto.feed import EventBuffer
@@ -107,26 +104,6 @@ def test_a_definition_and_its_event_travel_together_or_not_at_all() -> None:
     sender.wake()
     pair.run()
     assert pair.client.events[stream.id] == [b"token"]
-
-
-def test_a_definition_that_leaves_its_event_no_room_fails_the_stream() -> None:
-    pair = Pair(client=MemoryClient(client_limits=limits(max_payload=8192)))
-    batch = encode_entries(0, [(254, kind_definition(1, "n" * 200)), (1, b"x" * 8180)])
-
-    class Feed:
-        def __init__(self) -> None:
-            self._buffer = EventBuffer(generation=5, max_events=10, max_bytes=10**6)
-
-        def next_batch(self, position: int) -> Batch | None:
-            return batch if position == 0 else None
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._buffer, name)
-
-    pair.server.logs["sources/x"] = cast("Any", Feed())
-    stream = pair.client.subscribe("sources/x")
-    pair.run()
-    assert pair.client.outcomes[stream.id].code == Code.LIMIT_EXCEEDED
 
 
 def test_what_the_receiver_is_short_of_is_told_once_and_when_it_is_over() -> None:

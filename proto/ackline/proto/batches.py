@@ -16,7 +16,7 @@ they are rare, and every method takes them apart entry by entry.
 from __future__ import annotations
 
 from io import BytesIO
-from itertools import accumulate, islice
+from itertools import accumulate, islice, takewhile
 from struct import Struct as Layout
 from struct import pack, unpack_from
 from typing import TYPE_CHECKING, Final
@@ -226,6 +226,13 @@ class Batch(Struct, frozen=True, gc=False):
             self.first_id,
             [each for each in self._items() if each[0] != DEFINITION_KIND],
         )
+
+    def definitions(self) -> Batch | None:
+        """Return the definitions it begins with, alone; None if there are none."""
+        if not self.special:
+            return None
+        items = list(takewhile(lambda each: each[0] == DEFINITION_KIND, self._items()))
+        return encode_entries(self.first_id, items) if items else None
 
     def head(self, entries: int, size: int) -> Batch | None:
         """Return the longest beginning within a window.

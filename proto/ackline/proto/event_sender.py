@@ -9,7 +9,7 @@ from msgspec import structs
 from ackline.proto.entries import LeftOut
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.frames import SPECIAL, FrameType, pack_header
-from ackline.proto.limits import MAX_PAYLOAD
+from ackline.proto.limits import MAX_EVENT, MAX_PAYLOAD
 from ackline.proto.messages import Proof
 from ackline.proto.proofs import NOTHING
 from ackline.proto.sender import Sender
@@ -29,6 +29,9 @@ NO_GAPS = LeftOut()
 
 _EVENTS: Final = FrameType.EVENTS.value
 
+LARGEST_EVENT: Final = MAX_EVENT + 8
+"""Bytes of the largest event with its entry: what every window holds (SPEC.md §12)."""
+
 SMALL: Final = 2**10
 """Bytes of a payload that is copied behind its header."""
 
@@ -47,7 +50,7 @@ class EventSender(Sender):
         left_out: what was sent as gaps, replays not counted.
     """
 
-    __slots__ = ("_start_sum", "feed", "left_out", "position", "start")
+    __slots__ = ("_defined_at", "_start_sum", "feed", "left_out", "position", "start")
 
     def __init__(
         self, stream: Stream, feed: EventFeed, *, position: int, priority: int
@@ -56,6 +59,8 @@ class EventSender(Sender):
         self.feed = feed
         self.start = self.position = position
         self.left_out = NO_GAPS
+        # The event whose definitions went alone, before it.
+        self._defined_at = -1
         self._start_sum = feed.sum_at(position)
         feed.watch(self.wake)
 
@@ -70,6 +75,7 @@ class EventSender(Sender):
 
     def move(self, position: int) -> None:
         """Go on at `position`: for a server that resumes its subscriber there."""
+        self._defined_at = -1
         self.position = self.stored = position
         self._highest = max(self._highest, position)
 
@@ -96,6 +102,8 @@ class EventSender(Sender):
         batch = self.feed.next_batch(self.position)
         if batch is None:
             return self._end()
+        if self._defined_at == batch.first_id and batch.count:
+            batch = self._smallest(batch.without_definitions())
         payload, units = batch.payload, batch.entries
         size = len(payload)
         if size > limit:
@@ -115,6 +123,8 @@ class EventSender(Sender):
         first = batch.first_id
         self.position = first + batch.count
         if batch.special:
+            if not batch.count:
+                self._defined_at = first
             self.left_out = self.left_out.plus(batch.gaps(self._highest))
         self._count(first, self.position)
         flags = SPECIAL if batch.special else 0
@@ -166,25 +176,31 @@ class EventSender(Sender):
     def _cut(self, batch: Batch, entries: int, size: int) -> Batch | None:
         """Return the longest beginning that fits and may travel alone."""
         part = batch.head(entries, size)
-        if part is None or not part.special:
+        if part is not None and not part.special:
             return part
-        return None if part.entries < self._smallest(batch).entries else part
+        smallest = self._smallest(batch)
+        if part is not None:
+            return None if part.entries < smallest.entries else part
+        fits = smallest.entries <= entries and len(smallest.payload) <= size
+        return smallest if fits else None
 
     def _smallest(self, batch: Batch) -> Batch:
         """Return the first event, with the gaps and definitions before it.
 
         Gaps wait for the event behind them, which a policy chooses when there is room
         for both (SPEC.md §16): a consumer that is stuck would else be told of one gap
-        after the other. They go alone if no frame can hold both.
+        after the other. They go alone if no frame can hold both, or not every window.
         """
         gaps: Batch | None = None
+        most = min(self._largest(), LARGEST_EVENT)
         for entries in range(1, batch.entries + 1):
             part = batch.head(entries, MAX_PAYLOAD)
             if part is None:  # definitions
                 continue
             if part.gap_end() != part.next_id:
-                fits = gaps is None or len(part.payload) <= self._largest()
-                return part if fits or gaps is None else gaps
+                if len(part.payload) <= most:
+                    return part
+                return gaps or part.definitions() or part
             gaps = part
         return batch
 
@@ -230,7 +246,7 @@ class EventSender(Sender):
                 Code.PROOF_MISMATCH,
                 f"the receiver holds other events before position {position}",
             )
-        self.position = position
+        self.position, self._defined_at = position, -1
         self.stored = max(self.stored, position)
         self._highest = max(self._highest, position)
         self.stream.stored_moved(position)
@@ -239,4 +255,5 @@ class EventSender(Sender):
         self.stream.stored_moved(min(self.stored, self._highest))
 
     def _rewind(self) -> None:
+        self._defined_at = -1
         self.position = min(self.stored, self._highest)
