@@ -43,6 +43,8 @@ SERVER_OPTIONS = (
     "--cleanup-interval=2",
     "--disk-reserve=16777216",
     "--log-segment-bytes=2097152",
+    "--cache-budget=8388608",
+    "--run-retention-bytes=16777216",
 )
 
 

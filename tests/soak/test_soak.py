@@ -33,7 +33,7 @@ def test_what_is_missing_is_found(tmp_path: Path) -> None:
         produced=10,
         received=7,
         left=[1, 1, 0],
-        lost=False,
+        lost="",
     )
     account = Account()
     account.add_uploads([path])

@@ -19,12 +19,14 @@ from ackline.client import (
     Client,
     ClientOptions,
     Code,
+    ConnectionLost,
     Event,
     Gap,
     Refused,
     StreamEnded,
     connect,
 )
+from ackline.proto.errors import code_name
 from tests.soak.journal import Journal, entries
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ CHUNK = 2**17
 LARGEST = 4 * 2**20
 MAY_BE_REFUSED = frozenset({Code.INSUFFICIENT_STORAGE, Code.STORAGE_FAILED})
 """What a full disk may say; everything else is a fault."""
+GONE = frozenset({Code.PRODUCER_LOST, Code.POSITION_TRIMMED})
+"""How a run may end that was in the memory of a server which stopped."""
+
 LOG_BYTES = 24 * 2**20
 POLICIES = (
     ("block", None),
@@ -194,6 +199,8 @@ class Worker:
         while [each async for each in client.list(f"objects/{name}")]:
             try:
                 await client.delete(f"objects/{name}")
+            except ConnectionLost:
+                continue  # look whether it was done
             except Refused as refusal:
                 if refusal.code == Code.NOT_FOUND:
                     break
@@ -258,7 +265,7 @@ class Worker:
         policy, value = chance.choice(POLICIES)
         events = chance.randrange(1, 4000)
         slow = chance.choice([0.0, 0.0, 0.01])
-        ended = "completed"
+        lost = ""
         async with client.subscribe(
             f"sources/{source}",
             params={"events": events, "pause": chance.choice([0.0, 0.005])},
@@ -271,20 +278,20 @@ class Worker:
                     received += isinstance(item, Event)
                     if slow and not received % 50:
                         await asyncio.sleep(slow)
-            except StreamEnded as end:
-                ended = end.outcome.text or str(end.outcome.code)
-                if end.outcome.code != Code.PRODUCER_LOST:
+            except (StreamEnded, Refused) as error:
+                code = error.code if isinstance(error, Refused) else error.outcome.code
+                if code not in GONE:
                     raise
-            assert run.outcome is not None
+                lost = code_name(code)
             self.journal.note(
                 "run",
                 source=source,
                 policy=policy,
                 wanted=events,
-                produced=run.outcome.position,
+                produced=0 if run.outcome is None else run.outcome.position,
                 received=received,
                 left=[run.left_out.merged, run.left_out.dropped, run.left_out.trimmed],
-                lost=ended != "completed",
+                lost=lost,
             )
 
 
