@@ -834,13 +834,18 @@ class Pair:
         moved |= self._deliver(self.to_client, self.c)
         return moved
 
-    def run(self, *, steps: int = 100_000) -> None:
-        """Go on until nothing moves; time passes only where nothing else does."""
+    def run(self, *, steps: int = 100_000, patience: float = 1.5) -> None:
+        """Go on until nothing moves; time passes only where nothing else does.
+
+        Args:
+            steps: after which it is a failure.
+            patience: seconds to pass for what is due then.
+        """
         for _ in range(steps):
             if self.step():
                 continue
             when = min(self.c.next_timeout(), self.s.next_timeout())
-            if when > self.now + 1.5:
+            if when > self.now + patience:
                 return
             self.now = max(when, self.now)
             self.c.handle_timeout(self.now)

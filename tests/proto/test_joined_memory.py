@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from ackline.proto.errors import Code
 from ackline.proto.event_receiver import EventReceiver
 from ackline.proto.feed import EventBuffer
 from ackline.proto.messages import End, Intent, OutcomeKind, Scope
-from ackline.proto.windows import Budget
+from ackline.proto.windows import STUCK, Budget
 from tests.proto.joined import MemoryServer, Pair, limits
 
 KIB = 2**10
@@ -87,6 +90,54 @@ def test_a_budget_below_the_largest_window_serves_all_in_turn() -> None:
         assert len(pair.client.events[stream.id]) == 300
     assert pair.client.budget.used == 0
     assert pair.client.budget.waiting == 0
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from([1, 12_000, 60_000, 200_000, 255_000, 262_136]), max_size=6
+        ),
+        min_size=2,
+        max_size=6,
+    )
+)
+@settings(max_examples=40)
+def test_rests_of_windows_never_lock_publishers_up(sizes: list[list[int]]) -> None:
+    """Each keeps a rest that its next event does not fit, and none gives it back."""
+    pair = Pair(MemoryServer(budget=300_000))
+    streams = []
+    for number, events in enumerate(sizes):
+        stream, buffer = pair.client.publish(f"logs/{number}", key=f"p{number}")
+        streams.append(stream)
+        for size in events:
+            buffer.append(bytes(size))
+            pair.step()
+        buffer.finish(completed(len(events)))
+    pair.run(patience=STUCK)
+    for stream in streams:
+        assert pair.client.outcomes[stream.id].outcome is OutcomeKind.COMPLETED
+    assert pair.server.budget.used == 0
+
+
+def test_windows_of_early_data_never_lock_publishers_up() -> None:
+    """Windows are begun only where the rest of one would fit beside them."""
+    server = MemoryServer(
+        server_limits=limits(initial_units=8, initial_bytes=10_000), budget=300_000
+    )
+    pair = Pair(server)
+    streams = []
+    for number in range(12):
+        stream, buffer = pair.client.publish(f"logs/{number}")
+        streams.append(stream)
+        buffer.append(bytes(200_000))
+        buffer.finish(completed(1))
+    pair.run(patience=STUCK)
+    taken = [s for s in streams if s.id not in pair.client.refusals]
+    assert taken == streams[:1]
+    assert set(pair.client.refusals.values()) == {Code.OVERLOADED}
+    for stream in taken:
+        assert pair.client.outcomes[stream.id].outcome is OutcomeKind.COMPLETED
+    assert pair.server.budget.used == 0
 
 
 def test_a_stream_that_ends_while_it_waits_for_memory_leaves_the_queue() -> None:

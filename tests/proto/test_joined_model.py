@@ -25,7 +25,7 @@ from ackline.proto.errors import Code
 from ackline.proto.event_receiver import EventReceiver
 from ackline.proto.feed import EventBuffer
 from ackline.proto.messages import End, Intent, OutcomeKind, Scope, Use
-from ackline.proto.windows import Budget
+from ackline.proto.windows import STUCK, Budget
 from tests.proto.joined import MemoryServer, Pair, limits
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ class Sessions(RuleBasedStateMachine):
         server.settle()
         client.release_stores()
         self.take_all()
-        pair.run()
+        pair.run(patience=STUCK)  # does not come to rest while anyone waits for memory
         for item in self.items:
             self.complete(item)
         assert server.budget.used == 0

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from ackline.proto.errors import Code, ProtocolViolation
-from ackline.proto.windows import Budget, Grant, Window
+from ackline.proto.windows import STUCK, Budget, Grant, Window
 
 
 def test_a_window_is_full_exactly_at_its_limits() -> None:
@@ -96,6 +96,35 @@ def test_who_brings_memory_serves_those_who_wait() -> None:
     budget.widen(-50)
     assert (budget.used, budget.limit) == (150, 100)
     assert not budget.take(1)
+
+
+def test_where_nothing_moves_the_first_who_fits_is_served() -> None:
+    budget = Budget(100)
+    assert budget.take(50)
+    served: list[str] = []
+    budget.wait(60, partial(served.append, "large"))
+    for name in ("small", "smaller"):
+        budget.wait(40, lambda name=name: served.append(name) or budget.take(40))  # type: ignore[misc]
+    assert budget.stir(100.0)
+    assert served == ["small"]
+    budget.give(40)
+    assert served == ["small"]  # memory that comes back is for the first
+    assert budget.stir(100.0 + STUCK / 2)
+    assert budget.stir(100.0 + STUCK)
+    assert served == ["small"]  # it moved
+    assert budget.stir(100.0 + 2 * STUCK)
+    assert served == ["small", "smaller"]
+    budget.give(90)
+    assert served == ["small", "smaller", "large"]
+    assert not budget.stir(100.0 + 3 * STUCK)
+
+
+def test_what_is_begun_leaves_room_for_what_it_needs_besides() -> None:
+    budget = Budget(100)
+    assert budget.take(10, beside=60)
+    assert budget.take(10, beside=80)
+    assert not budget.take(10, beside=80)
+    assert budget.used == 20
 
 
 def test_nobody_passes_the_queue_for_spare_memory() -> None:

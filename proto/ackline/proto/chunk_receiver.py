@@ -518,10 +518,14 @@ class ChunkReceiver(Receiver):
             size = min(self.chunk_size, missing, coming - unused)
             if size <= 0:
                 return
-            if not self.budget.take(size, spare=not served):
-                if unused + self._pending < min(self.chunk_size, coming):
-                    self.budget.wait(size, self._served)
-                return
+            if not self.budget.take(size, spare=True):
+                # Only the first chunk is waited for: more is for when there is plenty.
+                size = min(self.chunk_size, coming) - unused - self._pending
+                if size <= 0:
+                    return
+                if not self.budget.take(size, spare=not served):
+                    self._wait_for(size)
+                    return
             served = False
             self._promised += size
             grant.limit_bytes += size
@@ -553,6 +557,9 @@ class ChunkReceiver(Receiver):
             partial = chunk.length
         done = self._next * self.chunk_size
         return max(0, self.size - done - (partial or held))
+
+    def _least_window(self) -> int:
+        return min(self.chunk_size, self._remaining())
 
     def _end_fits(self, number: int, end: End) -> bool:
         if self._rewound and end.intent != Intent.COMPLETED:

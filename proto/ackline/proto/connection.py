@@ -56,7 +56,7 @@ from ackline.proto.outbox import Outbox, count_sent
 from ackline.proto.reader import FrameReader
 from ackline.proto.scheduler import Scheduler
 from ackline.proto.stats import Stats
-from ackline.proto.windows import Grant, Window
+from ackline.proto.windows import STUCK, Grant, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from ackline.proto.notices import Notice
     from ackline.proto.sender import Sender
     from ackline.proto.stream import Stream
+    from ackline.proto.windows import Budget
 
     #: Called with the connection, flags, stream id, sequence number and payload.
     FrameHandler: TypeAlias = Callable[..., None]
@@ -113,6 +114,8 @@ class Connection(ABC):
         "_output_asked",
         "_ping_number",
         "_scheduler",
+        "_short",
+        "_stir_at",
         "_written",
         "bytes_sent",
         "credit",
@@ -173,6 +176,8 @@ class Connection(ABC):
         self._outbox = Outbox(self._grant)
         self._held: dict[Sender, float] = {}
         self._held_until = inf
+        self._short: set[Budget] = set()
+        self._stir_at = inf
         self._written: list[Callable[[], None]] = []
         self._output_asked = False
         self._ping_number = 0
@@ -299,7 +304,7 @@ class Connection(ABC):
         """Return when to call `handle_timeout`, at the latest; infinity if never."""
         if self.phase is Phase.CLOSED:
             return inf
-        return min(self.life.due(), self._outbox.due(), self._held_until)
+        return min(self.life.due(), self._outbox.due(), self._held_until, self._stir_at)
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due."""
@@ -318,6 +323,8 @@ class Connection(ABC):
         self._check_life(now)
 
     # What halves and streams call
+        if now >= self._stir_at:
+            self._stir(now)
 
     def activate(self, sender: Sender) -> None:
         """Ask a sender for frames."""
@@ -334,6 +341,11 @@ class Connection(ABC):
     def starving(self, sender: Sender) -> None:
         """Take note that a sender waits for connection credit."""
         if self._scheduler.starve(sender):
+    def short_of(self, budget: Budget) -> None:
+        """Take note that a receiver waits for memory."""
+        self._short.add(budget)
+        self._stir_at = min(self._stir_at, self.now + STUCK)
+
             self.stats.stalls_connection += 1
 
     def starves(self, sender: Sender) -> bool:
@@ -678,6 +690,14 @@ class Connection(ABC):
     def _check_life(self, now: float) -> None:
         life, pulse = self.life, self.life.look(now)
         if pulse is Pulse.SILENT:
+    def _stir(self, now: float) -> None:
+        """Have memory go to whoever can use it, where nothing moves."""
+        short, self._short = self._short, set()
+        self._stir_at = inf
+        for budget in short:
+            if budget.stir(now):
+                self.short_of(budget)
+
             self.fail(Code.PEER_LOST, f"nothing was heard for {life.patience:g} s")
         elif pulse is Pulse.STUCK:
             self.fail(Code.PEER_LOST, f"no output was taken for {life.patience:g} s")

@@ -448,10 +448,13 @@ class EventReceiver(Receiver):
             if want <= 0:
                 return
             if not self.budget.take(want, spare=not served):
-                self.budget.wait(want, self._served)
+                self._wait_for(want)
                 return
         self._promised += want
         grant.limit_bytes += want
+
+    def _least_window(self) -> int:
+        return FIRST_WINDOW_BYTES
 
     def _end_fits(self, number: int, end: End) -> bool:
         return number == self.position

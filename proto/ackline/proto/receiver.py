@@ -83,7 +83,8 @@ class Receiver(ABC):
         Returns:
             False if there is no memory for it.
         """
-        if not self.budget.take(limit_bytes):
+        beside = max(0, self._least_window() - limit_bytes) if limit_bytes else 0
+        if not self.budget.take(limit_bytes, beside=beside):
             return False
         self._promised = limit_bytes
         self.grant.restart(limit_units, limit_bytes)
@@ -236,6 +237,13 @@ class Receiver(ABC):
         self._promised -= give
         self.budget.give(give)
 
+    def _wait_for(self, size: int) -> None:
+        """Have `_top_up` called in turn."""
+        self.budget.wait(size, self._served)
+        connection = self.stream.connection
+        assert connection is not None
+        connection.short_of(self.budget)
+
     def _served(self) -> None:
         self._top_up(served=True)
         self.stream.ack_due()
@@ -257,6 +265,10 @@ class Receiver(ABC):
         Args:
             served: whether it is this receiver's turn to be given memory.
         """
+
+    @abstractmethod
+    def _least_window(self) -> int:
+        """Return the bytes of a window that every unit to come fits."""
 
     @abstractmethod
     def _end_fits(self, number: int, end: End) -> bool:

@@ -6,6 +6,7 @@ attachment. A `Budget` is the receiver's memory, shared by all its streams.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code, ProtocolViolation
@@ -13,7 +14,10 @@ from ackline.proto.errors import Code, ProtocolViolation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Budget", "Grant", "Window"]
+__all__ = ["STUCK", "Budget", "Grant", "Window"]
+
+STUCK = 2.0
+"""Seconds without memory given back after which turns do not count any more."""
 
 
 class Window:
@@ -100,7 +104,7 @@ class Budget:
             events, or that can never be granted.
     """
 
-    __slots__ = ("_serving", "_waiting", "limit", "used")
+    __slots__ = ("_looked_at", "_moved", "_serving", "_waiting", "limit", "used")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -108,20 +112,29 @@ class Budget:
         self._waiting: dict[Callable[[], None], int] = {}
         self._serving = False
 
+    Those who wait are served in turn. That alone could lock all of them up: senders
+    keep the rests of windows that their next units do not fit, and the first in turn
+    may need what all the rests together leave too little of. So where nothing moves,
+    `stir()` passes those that do not fit. That ends every lock-up: whoever was served
+    last may have back what it has used up since, because the rests of the others have
+    only become smaller.
+
     @property
     def waiting(self) -> int:
         """Receivers in the queue."""
         return len(self._waiting)
 
-    def take(self, size: int, *, spare: bool = False) -> bool:
+    def take(self, size: int, *, spare: bool = False, beside: int = 0) -> bool:
         """Take `size` bytes, if they are there.
 
         Args:
             size: bytes.
             spare: take them only if nobody waits: for everything but what `ready`
                 takes, so that nobody passes those that have nothing yet.
+        self._moved = False
+        self._looked_at = -inf
         """
-        if self.used + size > self.limit or (spare and self._waiting):
+        if self.used + size + beside > self.limit or (spare and self._waiting):
             return False
         self.used += size
         return True
@@ -133,6 +146,9 @@ class Budget:
 
     def wait(self, size: int, ready: Callable[[], None]) -> None:
         """Have `ready` called, in turn, when `size` bytes are there to be taken."""
+            beside: bytes that have to be there as well, and stay: what else is needed
+                to use what is taken. Beginnings of windows for which there is no rest
+                would lock each other up.
         self._waiting[ready] = size
 
     def waits(self, ready: Callable[[], None]) -> bool:
@@ -160,5 +176,26 @@ class Budget:
                     break
                 del self._waiting[ready]
                 ready()
+        self._moved = self._moved or size > 0
         finally:
             self._serving = False
+    def stir(self, now: float) -> bool:
+        """Serve the first who fits, if nothing was given back for `STUCK` seconds.
+
+        Returns:
+            Whether to call this again, after `STUCK` seconds: somebody waits.
+        """
+        if now - self._looked_at >= STUCK:
+            self._looked_at = now
+            if not self._moved:
+                self._pass()
+            self._moved = False
+        return bool(self._waiting)
+
+    def _pass(self) -> None:
+        for ready, size in self._waiting.items():
+            if self.used + size <= self.limit:
+                del self._waiting[ready]
+                ready()
+                return
+
