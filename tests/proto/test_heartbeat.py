@@ -10,6 +10,8 @@ from ackline.proto.heartbeat import (
     FREE_FRAGMENTS,
     MAX_FRAGMENT,
     MIN_FRAGMENT,
+    SHARED_FRAGMENT,
+    SHARED_SECONDS,
     DrainRate,
     Heartbeat,
     Pulse,
@@ -68,14 +70,14 @@ def test_ten_pings_each_second_are_not_too_many() -> None:
 def test_a_slow_link_gets_the_smallest_fragment() -> None:
     rate = DrainRate()
     for _ in range(10):
-        rate.taken(16_384, 1.0)
+        rate.taken(16_384, 1.0, 5.0)
     assert rate.fragment == MIN_FRAGMENT
 
 
 def test_the_fragment_comes_to_fit_five_milliseconds_of_the_link() -> None:
     rate = DrainRate()
     for _ in range(50):
-        rate.taken(100_000, 0.005)
+        rate.taken(100_000, 0.005, 5.0)
     assert rate.fragment == pytest.approx(100_000, rel=0.01)
 
 
@@ -91,7 +93,7 @@ def test_a_socket_that_takes_many_fragments_in_the_time_of_one_gets_larger_ones(
     for _ in range(2 * FREE_FRAGMENTS):
         rate.free(rate.fragment, 5.0)
     assert rate.fragment == MAX_FRAGMENT
-    rate.taken(10**9, 0.0)
+    rate.taken(10**9, 0.0, 5.0)
     assert rate.fragment == MAX_FRAGMENT
 
 
@@ -104,5 +106,24 @@ def test_what_a_socket_takes_at_once_after_a_pause_changes_nothing(
         for _ in range(FREE_FRAGMENTS - 1):
             rate.free(rate.fragment, 5.0 + pause * between)
         if between < FRAGMENT_SECONDS:
-            rate.taken(rate.fragment, FRAGMENT_SECONDS)
+            rate.taken(rate.fragment, FRAGMENT_SECONDS, 5.0)
     assert rate.fragment == MIN_FRAGMENT
+
+
+def test_fragments_are_smaller_while_events_share_the_link() -> None:
+    rate = DrainRate()
+
+    def fill(now: float) -> None:
+        for _ in range(20):
+            rate.taken(10**9, 0.0, now)
+
+    fill(5.0)
+    assert rate.fragment == MAX_FRAGMENT
+    rate.shared(6.0)
+    assert rate.fragment == SHARED_FRAGMENT
+    fill(6.0 + SHARED_SECONDS)
+    assert rate.fragment == SHARED_FRAGMENT
+    assert rate.is_shared(6.0 + SHARED_SECONDS)
+    fill(6.1 + SHARED_SECONDS)
+    assert rate.fragment == MAX_FRAGMENT
+    assert not rate.is_shared(6.1 + SHARED_SECONDS)

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from ackline.proto.heartbeat import MAX_FRAGMENT, SHARED_FRAGMENT
 from ackline.proto.messages import OutcomeKind
 from tests.proto.joined import Pair
 
@@ -86,3 +87,16 @@ def test_uploads_of_one_priority_share_the_link_evenly() -> None:
     stored = [len(pair.server.uploads[f"none-{s.id}"].chunks) for s in streams]
     assert sum(stored) >= 10
     assert max(stored) - min(stored) <= 1
+
+
+def test_both_sides_write_smaller_fragments_once_an_event_went_over_the_link() -> None:
+    pair = Pair()
+    pair.run()
+    _tokens, buffer = pair.client.publish("logs/tokens", key="p")
+    for core in (pair.c, pair.s):
+        core.rate.fragment = MAX_FRAGMENT
+    pair.run()
+    assert pair.c.rate.fragment == pair.s.rate.fragment == MAX_FRAGMENT
+    buffer.append(b"x")
+    pair.run()
+    assert pair.c.rate.fragment == pair.s.rate.fragment == SHARED_FRAGMENT

@@ -8,29 +8,32 @@ fragment waits below the core's scheduler (SPEC.md §21).
 from __future__ import annotations
 
 import asyncio
-import socket
 from math import inf
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, cast
 
+from ackline.aio.sockets import limit_unread, limit_unsent, send_at_once
 from ackline.proto.reader import scratch_buffer
 
 if TYPE_CHECKING:
+    import socket
+
     from ackline.proto.connection import Connection
 
 __all__ = ["Owner", "Pump", "ScratchPool"]
 
 FRAGMENTS_A_TURN = 4
 BYTES_A_TURN = 2**20
-"""What is written, and what is read, in one turn of the event loop: below a
+READING_SECONDS = 0.001
+"""What is written, and what is read, in one turn of the event loop: about a
 millisecond, before other connections and timers have their turn. libuv reads up to 32
-times in a row while there is more: of a fast transfer that is 32 MiB."""
+times in a row while there is more: of a fast transfer that is 32 MiB. Writing what was
+read into a file in memory may take the time of all that, for a system that has to get
+the memory first."""
 
 COPIED = 16 * 2**10
 """Bytes of many parts that are copied into one: the kernel is then told of one piece,
 where 64 events would be 64."""
-
-INTERNET = (socket.AF_INET, socket.AF_INET6)
-LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 LINGER_SECONDS = 2.0
 """Seconds a closing connection has to write its last ERROR."""
@@ -72,6 +75,7 @@ class Pump(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_blocked",
+        "_bounded",
         "_closed",
         "_closing",
         "_due",
@@ -85,6 +89,7 @@ class Pump(asyncio.BufferedProtocol):
         "_resting",
         "_scheduled",
         "_socket",
+        "_spent_reading",
         "_timer",
         "_transport",
         "_unwritten",
@@ -106,6 +111,8 @@ class Pump(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._read = 0
+        self._spent_reading = 0.0
+        self._bounded = False
         self._reading = True
         self._resting = False
         self._closing = False
@@ -159,8 +166,8 @@ class Pump(asyncio.BufferedProtocol):
         # TLS transport then takes an empty buffer for a full one.
         self._transport.set_write_buffer_limits(high=1, low=0)
         self._socket = transport.get_extra_info("socket")
-        if self._socket is not None and self._socket.family in INTERNET:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._socket is not None:
+            send_at_once(self._socket)
         name = transport.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
         self.core = self._owner.pump_made(self)
@@ -174,9 +181,11 @@ class Pump(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
         core = self.core
+        began = perf_counter()
         core.received(nbytes, self._loop.time())
         self._read += nbytes
-        if self._read >= BYTES_A_TURN:
+        self._spent_reading += perf_counter() - began
+        if self._read >= BYTES_A_TURN or self._spent_reading >= READING_SECONDS:
             self._rest()
         self._follow_reading()
         if core.closing:
@@ -263,7 +272,11 @@ class Pump(asyncio.BufferedProtocol):
 
     def _rest(self) -> None:
         """Read on in the next turn."""
-        self._read = 0
+        shared = self.core.rate.is_shared(self.core.now)
+        if shared and not self._bounded and self._socket is not None:
+            self._bounded = True
+            limit_unread(self._socket)
+        self._read, self._spent_reading = 0, 0.0
         if not self._resting:
             self._resting = True
             self._loop.call_soon(self._rested)
@@ -287,11 +300,11 @@ class Pump(asyncio.BufferedProtocol):
         Without this a token would wait behind megabytes of a file in the socket buffer.
         """
         fragment = self.core.rate.fragment
-        if self._lowat // 2 < fragment < self._lowat * 2 or LOWAT is None:
+        if self._lowat // 2 < fragment < self._lowat * 2:
             return
         self._lowat = fragment
-        if self._socket is not None and self._socket.family in INTERNET:
-            self._socket.setsockopt(socket.IPPROTO_TCP, LOWAT, fragment)
+        if self._socket is not None:
+            limit_unsent(self._socket, fragment)
 
     def _arm(self) -> None:
         """Have one timer, no later than the core asks for.

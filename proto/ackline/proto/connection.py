@@ -296,7 +296,7 @@ class Connection(ABC):
         """Take note that the socket has taken `size` bytes since it was blocked."""
         since, self.life.blocked_at = self.life.blocked_at, None
         if since is not None:
-            self.rate.taken(size, now - since)
+            self.rate.taken(size, now - since, now)
 
     # Time
 
@@ -584,6 +584,7 @@ class Connection(ABC):
             raise ProtocolViolation(
                 Code.WRONG_STATE, f"EVENTS on stream {stream_id}, which takes none"
             )
+        self.rate.shared(self.now)
         receiver.events(sequence, payload, crc, special=bool(flags & SPECIAL))
 
     def _end(

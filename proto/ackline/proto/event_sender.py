@@ -127,6 +127,9 @@ class EventSender(Sender):
                 self._defined_at = first
             self.left_out = self.left_out.plus(batch.gaps(self._highest))
         self._count(first, self.position)
+        connection = self.stream.connection
+        assert connection is not None
+        connection.rate.shared(connection.now)
         flags = SPECIAL if batch.special else 0
         header = pack_header(_EVENTS, flags, 0, self.stream.id, first, size, batch.crc)
         # One part costs the socket less than two, and copying this little is nothing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from math import inf
 
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.limits import LOST_AFTER_HEARTBEATS, MAX_PINGS_PER_SECOND
@@ -13,6 +14,12 @@ MIN_FRAGMENT = 16 * 2**10
 MAX_FRAGMENT = 2**20
 FRAGMENT_SECONDS = 0.005
 """SPEC.md §21: about 5 ms of link time."""
+
+SHARED_FRAGMENT = 256 * 2**10
+SHARED_SECONDS = 1.0
+"""The largest fragment while events go over the same link, and how long after one it
+still is: some four fragments are below the scheduler or in the peer's hands, and an
+event waits for them."""
 
 FREE_FRAGMENTS = 8
 """More than what a socket holds: up to one and a half fragments that are not sent, one
@@ -92,7 +99,7 @@ class Heartbeat:
 
 
 class DrainRate:
-    """The fragment size that fits the link.
+    """The fragment size that fits the link, and who shares it.
 
     A connection begins with the smallest: a link that dies often still moves whole
     fragments, and a fast one is at full size after 9 MB.
@@ -105,18 +112,27 @@ class DrainRate:
         fragment: bytes to write at once.
     """
 
-    __slots__ = ("_at_once", "_since", "fragment")
+    __slots__ = ("_at_once", "_most", "_shared", "_since", "fragment")
 
     def __init__(self) -> None:
         self.fragment = MIN_FRAGMENT
+        self._most = MAX_FRAGMENT
+        self._shared = -inf
         self._at_once = 0
         self._since = 0.0
 
-    def taken(self, size: int, seconds: float) -> None:
+    def shared(self, now: float) -> None:
+        """Take note that events are sent: they wait for the fragments before them."""
+        self._shared = now
+        self._most = SHARED_FRAGMENT
+        if self.fragment > SHARED_FRAGMENT:
+            self.fragment = SHARED_FRAGMENT
+
+    def taken(self, size: int, seconds: float, now: float) -> None:
         """Take note that the socket was full, and took `size` bytes in `seconds`."""
         fitting = int(size / max(seconds, 1e-6) * FRAGMENT_SECONDS)
         wanted = min((3 * self.fragment + fitting) // 4, 2 * self.fragment)
-        self.fragment = max(MIN_FRAGMENT, min(wanted, MAX_FRAGMENT))
+        self._grow(wanted, now)
         self._at_once = 0
 
     def free(self, size: int, now: float) -> None:
@@ -126,4 +142,13 @@ class DrainRate:
         self._at_once += size
         if self._at_once >= FREE_FRAGMENTS * self.fragment:
             self._since, self._at_once = now, 0
-            self.fragment = min(self.fragment * 2, MAX_FRAGMENT)
+            self._grow(self.fragment * 2, now)
+
+    def is_shared(self, now: float) -> bool:
+        """Tell whether events went over the link lately."""
+        return now - self._shared <= SHARED_SECONDS
+
+    def _grow(self, wanted: int, now: float) -> None:
+        if not self.is_shared(now):
+            self._most = MAX_FRAGMENT
+        self.fragment = max(MIN_FRAGMENT, min(wanted, self._most))
