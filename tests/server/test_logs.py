@@ -32,7 +32,8 @@ def written() -> Generator[io.StringIO]:
     text, logger = io.StringIO(), logging.getLogger("ackline")
     handler = logging.StreamHandler(text)
     handler.setFormatter(JsonFormatter())
-    before, logger.level = logger.level, logging.DEBUG
+    before = logger.level
+    logger.setLevel(logging.DEBUG)
     logger.addHandler(handler)
     yield text
     logger.removeHandler(handler)

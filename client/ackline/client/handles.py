@@ -7,8 +7,11 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ackline.client.backoff import REFUSED_FOR_NOW, Backoff
 from ackline.client.signals import Signal
+from ackline.client.tracing import current_trace
 from ackline.proto.chunk_sender import ChunkSender
 from ackline.proto.errors import (
     AcklineError,
@@ -73,6 +76,7 @@ class Handle(ABC):
         self.resumes = 0
         self.held = ""
         self.changed = Signal()
+        self._trace = current_trace()
         self._backoff: Backoff | None = None
         self._mark: object = None
         self._timer: asyncio.TimerHandle | None = None
@@ -92,7 +96,10 @@ class Handle(ABC):
             AcklineError: the client has stopped; or what is asked for cannot be.
         """
         self.supervisor.check()
-        stream = self.supervisor.session.new_stream(self.message(), notify=self.take)
+        message, trace = self.message(), self._trace
+        if trace:
+            message = replace(message, trace=trace)
+        stream = self.supervisor.session.new_stream(message, notify=self.take)
         stream.context = self
         self.stream = stream
         self.supervisor.handles.add(self)

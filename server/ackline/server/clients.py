@@ -141,6 +141,8 @@ class Client:
             self.service.sessions.detached(session)
             for handler in session.handlers:
                 handler.detached()
+                if handler.trace is not None:
+                    handler.trace.event("disconnected")
 
     def close(self) -> None:
         """Write what is left, then close."""

@@ -35,6 +35,8 @@ async def commit_upload(handler: UploadHandler) -> None:
     It ends with the outcome: completed, or failed if what is there is not what the
     client stated. Only if another stream has the upload meanwhile there is none.
     """
+    if handler.trace is not None:
+        handler.trace.phase("commit")
     while handler.stream.outcome is None:
         try:
             await _try(handler)
@@ -80,4 +82,5 @@ async def _try(handler: UploadHandler) -> None:
         record = upload.record.outcome
         assert record is not None
         handler.decide(outcomes.load(record))
+        service.traces.committed(stored.object_id, handler.trace)
         service.deliveries.committed(stored.name)

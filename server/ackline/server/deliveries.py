@@ -160,7 +160,8 @@ class Worker:
         await self._store.begin(delivery, time.time() + retry_delay(attempt))
         stored = await self._service.chunks.open(delivery.object_id)
         try:
-            await self.sink.call(CommittedObject(stored, attempt))
+            with self._service.traces.sink(self.sink.name, delivery.object_id):
+                await self.sink.call(CommittedObject(stored, attempt))
         finally:
             await stored.close()
         await self._store.finish(delivery)

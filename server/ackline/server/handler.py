@@ -29,7 +29,7 @@ from ackline.proto.resource import parse_resource
 from ackline.server import outcomes
 from ackline.server.about import About
 from ackline.server.refusals import Refusal, refusal_of
-from ackline.server.traces import trace_id_of
+from ackline.server.tracing import StreamTrace, trace_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -81,6 +81,7 @@ class Handler(ABC):
         released: whether nobody will ask for the stream again.
         abandoned: whether that was the client's wish.
         trace_id: of the caller's trace in OPEN, 32 hexadecimal digits, or empty.
+        trace: its spans, if somebody sees them.
     """
 
     __slots__ = (
@@ -96,6 +97,7 @@ class Handler(ABC):
         "session",
         "stream",
         "target",
+        "trace",
         "trace_id",
     )
 
@@ -110,6 +112,7 @@ class Handler(ABC):
         self.released = False
         self.abandoned = False
         self.trace_id = trace_id_of(stream.open.trace)
+        self.trace: StreamTrace | None = None
         self._deadline: asyncio.TimerHandle | None = None
         # Whether OPENED was sent; None before it is known.
         self._answered: bool | None = None
@@ -214,6 +217,10 @@ class Handler(ABC):
     def opened(self) -> None:
         """Take note that OPENED is on its way: deadlines count from here."""
         self._answer(True)
+        if self.trace is not None:
+            self.trace.opened(self.stream.resource)
+            if self.stream.outcome is not None:
+                self.trace.ended(self.stream.outcome)
         seconds = self.stream.open.deadline
         if seconds and self.stream.outcome is None:
             self._deadline = asyncio.get_running_loop().call_later(
@@ -272,6 +279,8 @@ class Handler(ABC):
         self._stop_deadline()
         if not self._closed:
             self._closed = True
+            if self.trace is not None:
+                self.trace.close()
             self.close()
 
     # What the core says
@@ -302,6 +311,8 @@ class Handler(ABC):
         self._stop_deadline()
         self.service.counters.outcomes[self.stream.use, outcome.outcome] += 1
         self.service.lately.add(self, outcome)
+        if self.trace is not None:
+            self.trace.ended(outcome)
         log.info(
             "%s %s at %d%s",
             self.label,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -84,17 +83,6 @@ def log_to(stream: TextIO, *, level: str, form: str = "auto") -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(HumanFormatter() if people else JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler])
-    if not people:
-        sys.excepthook = _log_uncaught
-
-
-def _log_uncaught(
-    kind: type[BaseException], error: BaseException, traceback: object
-) -> None:
-    """Write what ends the process as a line like the others."""
-    logging.getLogger("ackline.server").critical(
-        "%s: %s", kind.__name__, error, exc_info=error
-    )
 
 
 def _fields(record: logging.LogRecord) -> dict[str, str | int]:

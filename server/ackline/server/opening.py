@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code, ProtocolViolation
@@ -64,7 +65,9 @@ def open_stream(client: Client, stream: Stream) -> None:
 
 async def _open(core: ServerConnection, handler: Handler) -> None:
     try:
-        await handler.prepare()
+        handler.trace = handler.service.traces.begin(handler)
+        with nullcontext() if handler.trace is None else handler.trace.active():
+            await handler.prepare()
         await handler.service.sessions.opened(
             handler.session, handler.stream, handler.target
         )
@@ -111,6 +114,8 @@ def _accept(core: ServerConnection, handler: Handler) -> None:
 def _refuse(core: ServerConnection, handler: Handler, refusal: Refusal) -> None:
     stream = handler.stream
     log.info("%s refused: %s", handler.label, refusal)
+    if handler.trace is not None:
+        handler.trace.refused(refusal.code, refusal.text)
     if stream.connection is core and not stream.released:
         core.refuse(stream, refusal.code, refusal.text, retry_after=refusal.retry_after)
     _drop(core, handler)

@@ -168,7 +168,10 @@ def _answer(
     client.stop_timer()
     for stream in going:
         if stream.outcome is None:
-            handler_of(stream).attached()
+            handler = handler_of(stream)
+            handler.attached()
+            if handler.trace is not None:
+                handler.trace.event("resumed")
     log.info(
         "%s resumed from %s with %d streams",
         session.label,

@@ -21,6 +21,7 @@ from ackline.server.lately import Lately
 from ackline.server.runs import Runs
 from ackline.server.sessions import Sessions
 from ackline.server.tasks import Tasks
+from ackline.server.tracing import Traces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,6 +49,7 @@ class Service:
         storage, chunks, logs: the stores.
         stats, counters: of the core, and of the server.
         lately: what has ended.
+        traces: spans of what goes on.
         pool, scratch: buffers of all connections.
         budget, send_budget: memory for what comes in, and for what is read to go out.
         tasks: everything that runs in the background.
@@ -79,6 +81,7 @@ class Service:
         self.stats = Stats()
         self.counters = counters
         self.lately = Lately()
+        self.traces = Traces()
         self.pool = BufferPool()
         self.scratch = ScratchPool()
         self.budget = Budget(options.receive_budget)

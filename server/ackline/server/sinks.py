@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import threading
 from collections.abc import Awaitable, Callable
@@ -130,11 +131,13 @@ async def _in_thread(function: SinkFunction, stored: CommittedObject) -> Any:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
+    context = contextvars.copy_context()
+
     def work() -> None:
         result: Any = None
         failure: BaseException | None = None
         try:
-            result = function(stored)
+            result = context.run(function, stored)
         except BaseException as error:  # noqa: BLE001 - the caller gets it
             failure = error
         with contextlib.suppress(RuntimeError):  # the loop is closed
