@@ -320,11 +320,11 @@ class Connection(ABC):
             self._held_until = min(self._held.values(), default=inf)
             for sender in due:
                 sender.wake()
+        if now >= self._stir_at:
+            self._stir(now)
         self._check_life(now)
 
     # What halves and streams call
-        if now >= self._stir_at:
-            self._stir(now)
 
     def activate(self, sender: Sender) -> None:
         """Ask a sender for frames."""
@@ -338,14 +338,14 @@ class Connection(ABC):
         self._held[sender] = when
         self._held_until = min(self._held_until, when)
 
-    def starving(self, sender: Sender) -> None:
-        """Take note that a sender waits for connection credit."""
-        if self._scheduler.starve(sender):
     def short_of(self, budget: Budget) -> None:
         """Take note that a receiver waits for memory."""
         self._short.add(budget)
         self._stir_at = min(self._stir_at, self.now + STUCK)
 
+    def starving(self, sender: Sender) -> None:
+        """Take note that a sender waits for connection credit."""
+        if self._scheduler.starve(sender):
             self.stats.stalls_connection += 1
 
     def starves(self, sender: Sender) -> bool:
@@ -688,9 +688,6 @@ class Connection(ABC):
     def _positions(self) -> Ping:
         return Ping(sent_bytes=self.bytes_sent, received_bytes=self.reader.bytes)
 
-    def _check_life(self, now: float) -> None:
-        life, pulse = self.life, self.life.look(now)
-        if pulse is Pulse.SILENT:
     def _stir(self, now: float) -> None:
         """Have memory go to whoever can use it, where nothing moves."""
         short, self._short = self._short, set()
@@ -699,6 +696,9 @@ class Connection(ABC):
             if budget.stir(now):
                 self.short_of(budget)
 
+    def _check_life(self, now: float) -> None:
+        life, pulse = self.life, self.life.look(now)
+        if pulse is Pulse.SILENT:
             self.fail(Code.PEER_LOST, f"nothing was heard for {life.patience:g} s")
         elif pulse is Pulse.STUCK:
             self.fail(Code.PEER_LOST, f"no output was taken for {life.patience:g} s")

@@ -99,6 +99,13 @@ class Grant:
 class Budget:
     """Bytes of memory that receivers may promise to their senders.
 
+    Those who wait are served in turn. That alone could lock all of them up: senders
+    keep the rests of windows that their next units do not fit, and the first in turn
+    may need what all the rests together leave too little of. So where nothing moves,
+    `stir()` passes those that do not fit. That ends every lock-up: whoever was served
+    last may have back what it has used up since, because the rests of the others have
+    only become smaller.
+
     Args:
         limit: bytes; at least the largest chunk and the first window of a stream of
             events, or that can never be granted.
@@ -111,13 +118,8 @@ class Budget:
         self.used = 0
         self._waiting: dict[Callable[[], None], int] = {}
         self._serving = False
-
-    Those who wait are served in turn. That alone could lock all of them up: senders
-    keep the rests of windows that their next units do not fit, and the first in turn
-    may need what all the rests together leave too little of. So where nothing moves,
-    `stir()` passes those that do not fit. That ends every lock-up: whoever was served
-    last may have back what it has used up since, because the rests of the others have
-    only become smaller.
+        self._moved = False
+        self._looked_at = -inf
 
     @property
     def waiting(self) -> int:
@@ -131,8 +133,9 @@ class Budget:
             size: bytes.
             spare: take them only if nobody waits: for everything but what `ready`
                 takes, so that nobody passes those that have nothing yet.
-        self._moved = False
-        self._looked_at = -inf
+            beside: bytes that have to be there as well, and stay: what else is needed
+                to use what is taken. Beginnings of windows for which there is no rest
+                would lock each other up.
         """
         if self.used + size + beside > self.limit or (spare and self._waiting):
             return False
@@ -146,9 +149,6 @@ class Budget:
 
     def wait(self, size: int, ready: Callable[[], None]) -> None:
         """Have `ready` called, in turn, when `size` bytes are there to be taken."""
-            beside: bytes that have to be there as well, and stay: what else is needed
-                to use what is taken. Beginnings of windows for which there is no rest
-                would lock each other up.
         self._waiting[ready] = size
 
     def waits(self, ready: Callable[[], None]) -> bool:
@@ -163,22 +163,9 @@ class Budget:
     def give(self, size: int) -> None:
         """Return bytes and serve those who wait."""
         self.used -= size
+        self._moved = self._moved or size > 0
         self._serve()
 
-    def _serve(self) -> None:
-        if self._serving:
-            return
-        self._serving = True
-        try:
-            while self._waiting:
-                ready, size = next(iter(self._waiting.items()))
-                if self.used + size > self.limit:
-                    break
-                del self._waiting[ready]
-                ready()
-        self._moved = self._moved or size > 0
-        finally:
-            self._serving = False
     def stir(self, now: float) -> bool:
         """Serve the first who fits, if nothing was given back for `STUCK` seconds.
 
@@ -199,3 +186,16 @@ class Budget:
                 ready()
                 return
 
+    def _serve(self) -> None:
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self._waiting:
+                ready, size = next(iter(self._waiting.items()))
+                if self.used + size > self.limit:
+                    break
+                del self._waiting[ready]
+                ready()
+        finally:
+            self._serving = False
