@@ -45,6 +45,10 @@ test: setup ## Run all tests, then those of the core with compiled modules
 
 SECONDS ?= 600
 
+.PHONY: fuzz
+fuzz: setup ## Fuzz the cores of the protocol for SECONDS each; what is found is kept
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
 .PHONY: soak
 soak: setup ## Run a mixed load with random faults for SECONDS
 	$(BIN)/python -m tests.soak --seconds $(SECONDS)
