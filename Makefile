@@ -31,16 +31,18 @@ $(COMPILED)/.made: $(STAMP) hatch_build.py $(wildcard proto/ackline/proto/*.py)
 compiled: $(COMPILED)/.made ## Compile the hot modules, for tests and benchmarks
 	@:
 
-# Tests of the core alone run on all processors; those with processes, signals and
-# timeouts of their own do not bear each other.
+# Tests wait as much as they compute: twice as many at once as there are processors.
+WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+PYTEST := -m pytest -n $(WORKERS) --dist worksteal
 CORE := tests/proto tests/interop tests/test_compiled.py
 
 .PHONY: test
-test: setup ## Run all tests, then those of the core with compiled modules
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(CORE) tests/crash)
-	$(BIN)/python -m pytest -n auto $(CORE) tests/crash
-	@$(MAKE) --no-print-directory compiled
-	ACKLINE_COMPILED=1 PYTHONPATH=$(COMPILED) $(BIN)/python -m pytest -n auto \
+test: setup ## Run all tests
+	$(BIN)/python $(PYTEST)
+
+.PHONY: test-compiled
+test-compiled: compiled ## Run the tests of the core with compiled modules
+	ACKLINE_COMPILED=1 PYTHONPATH=$(COMPILED) $(BIN)/python $(PYTEST) \
 	    $(CORE) --ignore=tests/proto/test_merging.py tests/client/test_merging.py
 
 SECONDS ?= 600

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ackline.server.children.LAST_SECONDS", 0.1)
+    monkeypatch.setattr("ackline.server.children.LAST_SECONDS", 0.3)
 
 
 def shell(script: str, *arguments: str) -> tuple[tuple[str, str], ...]:
@@ -180,7 +180,7 @@ async def test_who_cannot_wait_for_the_grace_time_kills_at_once() -> None:
     task.cancel()
     await asyncio.wait([task], timeout=PATIENCE)
     assert task.cancelled()
-    await until(lambda: not alive(*pids))
+    await until(lambda: not psutil.pid_exists(*pids))  # reaped, too
 
 
 async def test_what_prints_while_it_is_stopped_does_not_wait_for_a_reader(

@@ -234,6 +234,8 @@ async def test_damage_found_after_a_failure_is_not_hidden(
 ) -> None:
     async with start(cleanup_interval=0.05) as serving, Peer(serving.port) as peer:
         await peer.publish("log", LINES[:10]).ended()
+        # Or the log is let go of, and the damage found when it is opened again.
+        await peer.subscribe("logs/log", Start.FIRST).events(10)
         records = sqlite3.connect(tmp_path / "data" / "records.sqlite3")
         async with asyncio.timeout(5):
             while records.execute("SELECT synced_to FROM logs").fetchone() != (10,):
