@@ -32,19 +32,20 @@ async def clean_forever(service: Service) -> None:
 async def clean(service: Service) -> None:
     """Delete what is too old; what fails is left for the next time."""
     steps: tuple[tuple[str, Callable[[], Awaitable[object]]], ...] = (
-        ("sessions", service.sessions.expire),
-        ("uploads", lambda: _uploads(service)),
-        ("objects", lambda: expire_objects(service)),
-        ("runs", service.runs.expire),
-        ("logs", service.logs.trim),
+        ("note the time", service.storage.keep_time),
+        ("delete old sessions", service.sessions.expire),
+        ("delete old uploads", lambda: _uploads(service)),
+        ("delete old objects", lambda: expire_objects(service)),
+        ("delete old runs", service.runs.expire),
+        ("delete old logs", service.logs.trim),
     )
     for what, step in steps:
         try:
             await step()
         except StoreError as error:
-            log.error("old %s cannot be deleted: %s", what, error)
+            log.error("cannot %s: %s", what, error)
         except Exception:
-            log.exception("a defect: old %s are not deleted", what)
+            log.exception("a defect: cannot %s", what)
 
 
 async def _uploads(service: Service) -> None:

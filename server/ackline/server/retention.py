@@ -8,7 +8,7 @@ as after any DELETE (SPEC.md §19).
 from __future__ import annotations
 
 import logging
-import time
+import math
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -78,8 +78,14 @@ async def expire_objects(service: Service) -> None:
     rules = parse_rules(service.options.object_retention)
     if not rules:
         return
-    now, sizes = time.time(), dict.fromkeys(rules, 0)
-    before = (_first_look(rules, now), "")
+    clock, sizes = service.storage.clock, dict.fromkeys(rules, 0)
+    too_old_before = {
+        rule: -math.inf if rule.max_age is None else clock.before(rule.max_age)
+        for rule in rules
+    }
+    # What counts for a size is everything.
+    sized = any(rule.max_size is not None for rule in rules)
+    before = (math.inf if sized else max(too_old_before.values()), "")
     while page := await service.chunks.kept(before=before, limit=PAGE):
         too_old: list[str] = []
         too_much: list[str] = []
@@ -90,21 +96,13 @@ async def expire_objects(service: Service) -> None:
             sizes[rule] += each.size
             if each.waiting_sinks:
                 continue
-            if rule.max_age is not None and each.created < now - rule.max_age:
+            if each.created < too_old_before[rule]:
                 too_old.append(each.object_id)
             elif rule.max_size is not None and sizes[rule] > rule.max_size:
                 too_much.append(each.object_id)
         await _delete(service, too_old, "age")
         await _delete(service, too_much, "size")
         before = (page[-1].created, page[-1].object_id)
-
-
-def _first_look(rules: Sequence[Rule], now: float) -> float:
-    """Return a time before which all that may have to go was committed."""
-    ages = [rule.max_age for rule in rules if rule.max_size is None]
-    if len(ages) < len(rules):
-        return float("inf")  # what counts for a size is everything
-    return now - min(age for age in ages if age is not None)
 
 
 def _rule_of(rules: Sequence[Rule], name: str) -> Rule | None:

@@ -266,7 +266,7 @@ class Sessions:
                 self.end(session)
         if attached:
             await self._store.touch(attached, time.time())
-        await self._store.expire(time.time() - ttl)
+        await self._store.expire(self._service.storage.clock.before(ttl))
 
     async def _advance(self, session: Session) -> None:
         for attempt in range(2):

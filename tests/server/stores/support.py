@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ackline.proto.checksums import crc32c
 from ackline.proto.proofs import NOTHING
+from ackline.server.stores.clock import ObservedClock
 from ackline.server.stores.entities import Append, UploadParameters
 from ackline.server.stores.files import Files
 
@@ -25,14 +26,13 @@ IDENTITY = "alice"
 CHUNK = 1024
 
 
-class Clock:
-    """Unix seconds that move when told to."""
+class Clock(ObservedClock):
+    """Unix seconds that move when told to: `now` as time passes, `jumped` at once."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now
-
-    def __call__(self) -> float:
-        return self.now
+        self.jumped = 0.0
+        super().__init__(lambda: self.now + self.jumped, lambda: self.now)
 
 
 class FaultyFiles(Files):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from ackline.server.stores.clock import ObservedClock
     from ackline.server.stores.handles import Disk
     from ackline.server.stores.records import Records
     from ackline.server.stores.space import Space
@@ -40,7 +41,7 @@ class Shared:
         disk: For working with them.
         records: The database.
         space: What may still be written.
-        clock: Returns unix seconds.
+        clock: Tells unix seconds, and what is too old.
         ended: Told the id of every upload that has ended.
         cached: Whether large chunks stay in the page cache (`StorageOptions`).
         in_memory: Whether the folder is memory.
@@ -50,7 +51,7 @@ class Shared:
     disk: Disk
     records: Records
     space: Space
-    clock: Callable[[], float]
+    clock: ObservedClock
     ended: Callable[[str], None]
     cached: bool
     in_memory: bool

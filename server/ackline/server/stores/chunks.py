@@ -24,9 +24,10 @@ from ackline.server.stores.threads import uninterrupted
 from ackline.server.stores.uploads import FileUpload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
+    from ackline.server.stores.clock import ObservedClock
     from ackline.server.stores.entities import (
         KeptObject,
         ObjectRecord,
@@ -49,7 +50,7 @@ class FileChunks:
         disk: Disk,
         records: Records,
         space: Space,
-        clock: Callable[[], float],
+        clock: ObservedClock,
         cached: bool,
     ) -> None:
         self._shared = Shared(
@@ -195,21 +196,23 @@ class FileChunks:
             StorageFull: An outcome could not be recorded.
             StoreFailed: The same.
         """
-        records, now = self._shared.records, self._shared.clock()
+        records, clock = self._shared.records, self._shared.clock
         if keep:
             await records.run(
-                partial(upload_rows.touch_uploads, upload_ids=list(keep), now=now)
+                partial(upload_rows.touch_uploads, upload_ids=list(keep), now=clock())
             )
         abandoned = [
             upload_id
             for upload_id in await records.run(
-                partial(upload_rows.idle_uploads, before=now - idle)
+                partial(upload_rows.idle_uploads, before=clock.before(idle))
             )
             if upload_id not in keep
         ]
         for upload_id in abandoned:
             await self.abort(upload_id, outcome)
-        await records.run(partial(upload_rows.forget_uploads, before=now - retention))
+        await records.run(
+            partial(upload_rows.forget_uploads, before=clock.before(retention))
+        )
         return abandoned
 
     async def object(

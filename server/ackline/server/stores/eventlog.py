@@ -303,8 +303,8 @@ class FileLog:
             record, appender = self._record, self._appender
             before: int | None = None
             if record.retention_seconds is not None:
-                now = self._shared.clock()
-                before = int((now - record.retention_seconds) * 1000)
+                keep = record.retention_seconds
+                before = int(self._shared.clock.before(keep) * 1000)
                 if appender.time < before and self._reader.segments:
                     # All is too old, the newest segment too, and only others can go.
                     appender.begin_segment()

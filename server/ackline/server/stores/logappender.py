@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from ackline.server.stores.clock import ObservedClock
     from ackline.server.stores.entities import Append
     from ackline.server.stores.handles import Disk
     from ackline.server.stores.logrecovery import Contents
@@ -58,7 +59,7 @@ class LogsShared:
         records: The database.
         space: What may still be written.
         cache: The newest batches of all logs.
-        clock: Returns unix seconds.
+        clock: Tells unix seconds, and what is too old.
         segment_size: Bytes at which a segment ends.
         publishers: How many publishers a log remembers.
     """
@@ -67,7 +68,7 @@ class LogsShared:
     records: Records
     space: Space
     cache: TailCache
-    clock: Callable[[], float]
+    clock: ObservedClock
     segment_size: int
     publishers: int
 

@@ -10,8 +10,9 @@ from ackline.server.stores.errors import AlreadyExists, NotFound
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from ackline.server.stores.clock import ObservedClock
     from ackline.server.stores.records import Records
 
 __all__ = ["RecordRuns"]
@@ -35,7 +36,7 @@ _INSERT = """
 class RecordRuns:
     """Runs in the database."""
 
-    def __init__(self, records: Records, clock: Callable[[], float]) -> None:
+    def __init__(self, records: Records, clock: ObservedClock) -> None:
         self._records = records
         self._clock = clock
 
@@ -84,7 +85,7 @@ class RecordRuns:
     async def expired(self, retention: float, limit: int = 1000) -> list[RunRecord]:
         """Return runs that ended more than `retention` seconds ago, oldest first."""
         return await self._records.run(
-            partial(_expired, before=self._clock() - retention, limit=limit)
+            partial(_expired, before=self._clock.before(retention), limit=limit)
         )
 
     async def forget(self, run_ids: Sequence[str]) -> None:

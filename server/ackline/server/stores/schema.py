@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "add_functions", "prepare", "statements"]
 
 #: Version of the tables below. The folder has a version of its own (`folder`).
-VERSION = 2
+VERSION = 3
 
 #: Where a column is defined.
 _COLUMN = re.compile(r"^ +(\w+) (?:TEXT|INTEGER|REAL|BLOB)\b.*$", re.MULTILINE)
@@ -30,6 +30,14 @@ _COLUMN = re.compile(r"^ +(\w+) (?:TEXT|INTEGER|REAL|BLOB)\b.*$", re.MULTILINE)
 _TABLES = (
     # One row, so that an older program can tell before it touches another table.
     "CREATE TABLE schema (version INTEGER NOT NULL) STRICT",
+    # One row: when a server of this folder was last seen running, and the jumps of its
+    # clock, a JSON array of [when it was noticed, seconds].
+    """
+    CREATE TABLE clock (
+        seen REAL NOT NULL,
+        jumps TEXT NOT NULL
+    ) STRICT
+    """,
     # The serial number keeps a chunk's row short; it is seen nowhere else.
     """
     CREATE TABLE uploads (

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ackline.server.stores.chunks import FileChunks
+from ackline.server.stores.clock import ObservedClock
 from ackline.server.stores.deliveries import RecordDeliveries
+from ackline.server.stores.errors import StoreError
 from ackline.server.stores.files import Files
 from ackline.server.stores.folder import DataFolder
 from ackline.server.stores.handles import Disk
@@ -26,7 +28,7 @@ from ackline.server.stores.tail import TailCache
 from ackline.server.stores.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from ackline.server.stores.seams import (
@@ -110,6 +112,9 @@ class Storage:
 
     Use it as `async with Storage.open(path) as storage`. The attributes are typed as
     the seams they are: whoever uses more than those could not run on a cluster.
+
+    Attributes:
+        clock: Tells what is too old.
     """
 
     sessions: SessionStore
@@ -123,7 +128,7 @@ class Storage:
         folder: DataFolder,
         options: StorageOptions,
         *,
-        clock: Callable[[], float],
+        clock: ObservedClock,
         files: Files,
         factory: type[sqlite3.Connection],
         observe_sync: SyncObserver | None,
@@ -157,6 +162,7 @@ class Storage:
                 publishers=options.publishers,
             ),
         )
+        self.clock = clock
         self.sessions = RecordSessions(self._records)
         self.runs = RecordRuns(self._records, clock)
         self.chunks = self._chunks
@@ -170,7 +176,7 @@ class Storage:
         path: Path,
         options: StorageOptions | None = None,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: ObservedClock | None = None,
         files: Files | None = None,
         factory: type[sqlite3.Connection] = sqlite3.Connection,
         observe_sync: SyncObserver | None = None,
@@ -180,7 +186,7 @@ class Storage:
         Args:
             path: The folder.
             options: How to use the machine.
-            clock: Returns unix seconds.
+            clock: By default the machine's.
             files: The file system; tests bring one that fails.
             factory: The class of database connections; tests bring one that fails.
             observe_sync: Told the seconds and the number of waiters of every sync.
@@ -195,7 +201,7 @@ class Storage:
         storage = cls(
             DataFolder.open(path, files),
             options or StorageOptions(),
-            clock=clock,
+            clock=clock or ObservedClock(time.time, time.monotonic),
             files=files,
             factory=factory,
             observe_sync=observe_sync,
@@ -203,6 +209,8 @@ class Storage:
         try:
             await storage._start()
             yield storage
+            with suppress(StoreError):  # then less time has passed
+                await storage.keep_time()
         finally:
             await storage.close()
 
@@ -240,6 +248,15 @@ class Storage:
         """
         await self._records.checkpoint()
 
+    async def keep_time(self) -> None:
+        """Record that time passes: what is not recorded does not count (`clock`).
+
+        Raises:
+            StorageFull: There is no space for it.
+            StoreFailed: It cannot be recorded.
+        """
+        await self.clock.keep(self._records)
+
     async def close(self) -> None:
         """Store what was taken, and let another server have the folder.
 
@@ -254,4 +271,6 @@ class Storage:
 
     async def _start(self) -> None:
         await self._records.run(partial(prepare, folder=self._folder.path))
+        await self.clock.restore(self._records)
+        await self.keep_time()
         self._leftovers = await self._chunks.start() + await self._logs.start()
