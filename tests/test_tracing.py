@@ -44,7 +44,7 @@ def options(folder: Path) -> Options:
 
 
 async def finished(exporter: InMemorySpanExporter, count: int) -> list[ReadableSpan]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         while len(spans := exporter.get_finished_spans()) < count:
             await asyncio.sleep(0)
     assert len(spans) == count, [span.name for span in spans]

@@ -72,7 +72,7 @@ class ServerProcess:
                 stderr=log,
             )
         assert self.process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             while not (self.port and self.metrics_port and await self._listens()):
                 line = (await self.process.stdout.readline()).decode()
                 if not line:
@@ -102,7 +102,7 @@ class ServerProcess:
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             await self.process.communicate()
         assert self.process.returncode is not None
         return self.process.returncode

@@ -70,7 +70,7 @@ async def busy(url: str) -> AsyncIterator[None]:
 
 async def until_stored(url: str) -> None:
     async with connect(url) as client:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             while True:
                 objects = [entry async for entry in client.list("objects/")]
                 if len(objects) > 2:

@@ -45,7 +45,7 @@ async def take(thing):
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -89,7 +89,7 @@ async def test_every_object_is_taken_whenever_the_server_is_killed(
         sinks.gate.touch()
         await server.start()
         await until(lambda: len(sinks.of("ended")) >= 3)
-        async with connect(server.url) as client, asyncio.timeout(20):
+        async with connect(server.url) as client, asyncio.timeout(50):
             for name in "012":
                 while (await client.status(f"objects/{name}")).reasons:
                     await asyncio.sleep(0.01)

@@ -21,7 +21,6 @@ def written(output: Path) -> list[dict[str, Any]]:
     return lines(output.read_bytes()) if output.exists() else []
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_a_run_is_seen_once_and_in_order_whatever_is_killed(
     tmp_path: Path, seed: int
@@ -67,7 +66,6 @@ async def test_a_run_is_seen_once_and_in_order_whatever_is_killed(
     assert len(list(notes.glob("finished.*"))) == 1
 
 
-@pytest.mark.timeout(120)
 async def test_a_log_is_read_once_though_the_server_is_killed(tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     source = tmp_path / "lines.txt"
@@ -83,7 +81,7 @@ async def test_a_log_is_read_once_though_the_server_is_killed(tmp_path: Path) ->
             "--from=first",
             f"--output={output}",
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             while not written(output):
                 await asyncio.sleep(0.02)
         for part in range(3):
@@ -93,7 +91,7 @@ async def test_a_log_is_read_once_though_the_server_is_killed(tmp_path: Path) ->
             more = tmp_path / f"more{part}.txt"
             more.write_text("".join(f"more {part} {n}\n" for n in range(1000)))
             await run_client(server.port, tmp_path / "s", "publish", "app", str(more))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(50):
             while len(written(output)) < 8000:
                 await asyncio.sleep(0.1)
         client.kill()
@@ -169,7 +167,6 @@ async def test_a_durable_run_is_whole_up_to_where_its_server_died(
         assert [line["id"] for line in found[:-1]] == list(range(len(found) - 1))
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("source", ["steps", "kept-steps"])
 async def test_a_run_that_can_be_computed_goes_on_whatever_is_killed(
     tmp_path: Path, source: str
@@ -221,7 +218,6 @@ async def settle(waiting: asyncio.Future[Any], chance: random.Random) -> bool:
     return waiting.done()
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_a_published_file_is_in_the_log_once_whatever_is_killed(
     tmp_path: Path, seed: int

@@ -91,7 +91,6 @@ async def test_the_object_is_whole_whatever_is_killed(
         assert len(server.stored_files()) == 1
 
 
-@pytest.mark.timeout(90)
 async def test_a_chunk_completes_over_a_link_that_dies_every_3_mb(
     tmp_path: Path,
 ) -> None:
@@ -139,7 +138,8 @@ async def test_a_file_that_shrinks_is_reported_and_nothing_is_committed(
         client = await start_client(
             link.port, tmp_path / "state", "upload", str(file), "x"
         )
-        await asyncio.sleep(1.0)
+        while not server.stored_files():
+            await asyncio.sleep(0.01)
         os.truncate(file, 60 * MIB)
         _out, errors = await client.communicate()
         assert client.returncode == 1
@@ -149,7 +149,6 @@ async def test_a_file_that_shrinks_is_reported_and_nothing_is_committed(
         assert server.stored_files() == []
 
 
-@pytest.mark.timeout(90)
 async def test_10000_tiny_chunks_make_one_object(tmp_path: Path) -> None:
     data = os.urandom(10_000 * 1024)
     file = tmp_path / "file.bin"

@@ -142,7 +142,7 @@ async def test_viewers_share_one_request_and_cancelling_ends_it(
             with pytest.raises(StreamCancelled):
                 async for _ in second:
                     pass
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             while not model.closed:
                 await asyncio.sleep(0.01)
 

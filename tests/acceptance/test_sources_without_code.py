@@ -19,7 +19,7 @@ WORK = "work=sh -c 'trap \"wait; exit 0\" TERM; sleep 1000 & echo $$ $!; wait'"
 
 async def line(process: asyncio.subprocess.Process) -> str:
     assert process.stdout is not None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         return (await process.stdout.readline()).decode()
 
 
@@ -28,14 +28,14 @@ async def work(server: ServerProcess, state: Path, *more: str) -> tuple[Any, lis
     viewer = await start_client(server.port, state, "subscribe", "sources/work", *more)
     shell, sleep = (await line(viewer)).split('"data":"')[1].split('"')[0].split()
     pids = [int(shell), int(sleep)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         while psutil.Process(pids[1]).name() != "sleep":
             await asyncio.sleep(0.01)
     return viewer, pids
 
 
 async def gone(pids: list[int]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         while any(map(psutil.pid_exists, pids)):
             await asyncio.sleep(0.02)
 

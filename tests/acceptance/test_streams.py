@@ -135,7 +135,6 @@ async def test_every_end_and_kind_arrives(tmp_path: Path) -> None:
         assert got == ["one", "two"]
 
 
-@pytest.mark.timeout(90)
 async def test_a_consumer_that_stops_reading_costs_no_memory_and_no_speed(
     tmp_path: Path,
 ) -> None:
@@ -159,7 +158,6 @@ async def test_a_consumer_that_stops_reading_costs_no_memory_and_no_speed(
         await flood.cancel(work=True)
 
 
-@pytest.mark.timeout(90)
 async def test_2000_streams_on_one_connection_all_end(tmp_path: Path) -> None:
     async with (
         running(tmp_path / "data") as server,
@@ -176,7 +174,6 @@ async def test_2000_streams_on_one_connection_all_end(tmp_path: Path) -> None:
         assert counts == [3] * 2000
 
 
-@pytest.mark.timeout(120)
 async def test_2000_uploads_share_a_connection_with_the_smallest_windows(
     tmp_path: Path,
 ) -> None:

@@ -27,7 +27,7 @@ async def search(client: Client, query: str) -> list[Any]:
 
 async def taken(client: Client, name: str) -> None:
     """Wait until no sink is to take an object."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         while (await client.status(f"objects/{name}")).reasons:
             await asyncio.sleep(0.01)
 
@@ -77,7 +77,7 @@ async def test_a_text_is_indexed_after_all_if_the_index_was_not_there(
     async with running(tmp_path / "data", app=APP) as server:
         async with connect(server.url) as client:
             await client.upload(b"Uploads resume.", "texts/a")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(50):
                 while not (facts := (await client.status("objects/texts/a")).facts)[
                     "sink_error"
                 ]:

@@ -54,7 +54,7 @@ async def running_server(
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             while True:
                 line = (await process.stdout.readline()).decode()
                 assert line, "the server did not start"

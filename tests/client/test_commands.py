@@ -53,7 +53,7 @@ def make(path: Path, size: int) -> bytes:
 
 async def until_moved(link: Link, size: int, *, down: bool = False) -> None:
     """Wait until a link has carried so many bytes."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         while True:
             counters = link.counters
             if (counters.bytes_to_client if down else counters.bytes_to_server) > size:
@@ -262,7 +262,7 @@ async def test_output_has_each_event_once_whatever_is_killed(
     ]
     for count in (50, 150, 250):
         running = await start_command(*words, folder=tmp_path)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             while not output.exists() or output.read_bytes().count(b"\n") < count:
                 await asyncio.sleep(0.005)
         running.kill()
@@ -384,7 +384,7 @@ async def test_a_command_whose_output_nobody_reads_can_be_interrupted(
     await asyncio.sleep(0.3)
     running.send_signal(signal.SIGHUP)
     # asyncio tells that a process has ended only once its pipes are read to the end.
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         while running.returncode is None:
             await asyncio.sleep(0.01)
     assert as_shown(running.returncode) == Exit.INTERRUPTED
@@ -514,7 +514,7 @@ async def test_a_pipe_in_place_of_a_file_is_refused_at_once(
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
     words = [f"--server={server.url}", *words, str(tmp_path / "pipe")]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         done = await command(*words, folder=tmp_path)
     assert done.code == Exit.USAGE
     assert "is not a regular file" in done.errors
@@ -594,7 +594,7 @@ async def test_a_closed_output_does_not_get_a_sockets_number(
 ) -> None:
     script = f'exec "{sys.executable}" -m ackline.client --server={server.url} ping >&-'
     process = await asyncio.create_subprocess_shell(script, cwd=tmp_path)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         assert await process.wait() == Exit.DONE
 
 

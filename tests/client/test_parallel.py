@@ -138,7 +138,7 @@ async def test_a_part_is_continued_inside_the_chunk_that_was_cut(
         fetch = asyncio.create_task(
             client.fetch(name, target, parallel=2, chunk_size=2 * MIB)
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             while link.counters.bytes_to_client < 2 * MIB:
                 await asyncio.sleep(0.01)
         fetch.cancel()
@@ -287,7 +287,7 @@ async def test_a_process_that_was_killed_is_continued_by_the_command(
             sys.executable, "-c", FETCH, url, name, str(target),
             cwd=ROOT, env={**os.environ, "XDG_STATE_HOME": str(state)},
         )  # fmt: skip
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             while written(state) < CHUNK:
                 await asyncio.sleep(0.02)
         running.kill()

@@ -50,7 +50,7 @@ async def shell(line: str, server: ServerProcess, folder: Path) -> Done:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         return await finish(process)
 
 
@@ -93,7 +93,7 @@ async def test_a_line_is_published_before_the_next_one_comes(
     async with connect(server.url) as client:
         await client.configure(name)
         async with (
-            asyncio.timeout(10),
+            asyncio.timeout(50),
             client.subscribe(f"logs/{name}") as events,
         ):
             async for event in events:
@@ -232,7 +232,7 @@ async def test_a_server_whose_disk_is_full_is_named(tmp_path: Path, name: str) -
         assert running.stdin is not None
         assert running.stderr is not None
         running.stdin.write(b"one\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             told = (await running.stderr.readline()).decode()
         assert "its disk is full (insufficient_storage); waiting" in told
         running.send_signal(signal.SIGINT)

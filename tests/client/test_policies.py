@@ -33,7 +33,7 @@ COUNT = 100_000
 
 async def produced(client: Client, events: Subscription) -> None:
     """Wait until the run has ended, however slow its consumer is."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         while (await client.status(events.resource)).state != "COMPLETED":
             await asyncio.sleep(0.01)
 

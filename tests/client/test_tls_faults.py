@@ -66,7 +66,7 @@ async def serving(files: Files, **chosen: Any) -> AsyncGenerator[Serving]:
 async def why(url: str, tls: ssl.SSLContext | None = None) -> str:
     """Return why there is no connection."""
     with pytest.raises(ConnectionLost) as caught:
-        async with asyncio.timeout(10), connect(url, tls=tls):
+        async with asyncio.timeout(50), connect(url, tls=tls):
             pass
     return str(caught.value)
 
@@ -215,7 +215,7 @@ async def test_tls_for_another_protocol_is_turned_away(
     context = ssl.create_default_context(cafile=files.ca)
     if names:
         context.set_alpn_protocols(names)
-    async with serving(files) as running, asyncio.timeout(10):
+    async with serving(files) as running, asyncio.timeout(50):
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", running.port, ssl=context
         )
@@ -295,6 +295,6 @@ def test_authorities_that_cannot_be_used_are_an_error_of_their_option(
 
 async def until_logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
     """Wait for a line of the server's log: its handshake may end after the client's."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         while text not in caplog.text:
             await asyncio.sleep(0.005)

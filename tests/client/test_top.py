@@ -85,7 +85,7 @@ async def test_a_terminal_shows_it_until_interrupted_and_survives_the_server(
 async def shows(shell: int, text: bytes) -> None:
     """Read a terminal until it shows a text."""
     seen = b""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         while text not in seen:
             seen += await asyncio.to_thread(os.read, shell, 65_536)
 

@@ -103,8 +103,13 @@ def test_where_nothing_moves_the_first_who_fits_is_served() -> None:
     assert budget.take(50)
     served: list[str] = []
     budget.wait(60, partial(served.append, "large"))
+
+    def take(name: str) -> None:
+        served.append(name)
+        assert budget.take(40)
+
     for name in ("small", "smaller"):
-        budget.wait(40, lambda name=name: served.append(name) or budget.take(40))  # type: ignore[misc]
+        budget.wait(40, partial(take, name))
     assert budget.stir(100.0)
     assert served == ["small"]
     budget.give(40)

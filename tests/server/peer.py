@@ -77,7 +77,7 @@ LIMITS = Limits(
     heartbeat=10.0,
 )
 
-PATIENCE = 10.0
+PATIENCE = 50.0
 """Seconds after which a test that waits has failed."""
 
 N = TypeVar("N")

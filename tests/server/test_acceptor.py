@@ -26,7 +26,7 @@ async def said(port: int, data: bytes) -> Error:
     """Return the ERROR that the server answers these bytes with before it closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         answer = await reader.read()
     writer.close()
     while answer:

@@ -85,7 +85,7 @@ async def test_it_waits_for_nobody_who_is_away_too_long(start: Starter) -> None:
         await peer.drop()
         for _ in range(1000):
             program.wanted.release()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while program.produced < 1001:
                 await asyncio.sleep(0.01)
         async with Peer(serving.port) as other:
@@ -109,7 +109,7 @@ async def test_it_pauses_before_its_next_event(start: Starter) -> None:
         emitter.emit(b"0")
         await pushed.events(1)
         await peer.drop()
-        async with Peer(serving.port) as other, asyncio.timeout(5):
+        async with Peer(serving.port) as other, asyncio.timeout(50):
             while await state(other, work) != "PAUSED":
                 await asyncio.sleep(0.01)
         await program.make(5)
@@ -150,10 +150,10 @@ async def test_it_is_cancelled(
             work.release()
         else:
             await peer.drop()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(50):
                 await program.ended.wait()
             await peer.connect()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             await program.ended.wait()
         late = peer.subscribe("sources/work", key="k")
         outcome = await late.ended()
@@ -176,7 +176,7 @@ async def test_the_last_of_several_consumers_counts(start: Starter) -> None:
         await second.events(3)
         assert not program.ended.is_set()
         second.cancel()  # its own cursor, not the run: but it is the last
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             await program.ended.wait()
 
 
@@ -217,7 +217,7 @@ async def test_who_still_reads_an_ended_run_goes_last(start: Starter) -> None:
 
 
 async def ended(peer: Peer, work: Work) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         while await state(peer, work) != "COMPLETED":
             await asyncio.sleep(0.01)
 

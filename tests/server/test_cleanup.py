@@ -28,7 +28,7 @@ async def test_an_abandoned_upload_is_deleted_and_says_so(
         await asyncio.sleep(0.5)
         assert up.outcome is None  # it is attached: waiting is not abandoning
         await peer.drop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while list((tmp_path / "data" / "objects").iterdir()):
                 await asyncio.sleep(0.02)
         await peer.connect()
@@ -50,7 +50,7 @@ async def test_an_upload_abandoned_while_the_server_was_down_goes_too(
         await peer.drop()
     await asyncio.sleep(0.2)
     async with start(upload_ttl=0.1):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while list((tmp_path / "data" / "objects").iterdir()):
                 await asyncio.sleep(0.02)
 
@@ -79,7 +79,7 @@ async def test_outcomes_are_forgotten_in_the_end(start: Start) -> None:
             first = await peer.request(FrameType.STATUS, target)
             assert isinstance(first, StatusReport)
         for target in targets:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(50):
                 while True:
                     answer = await peer.request(FrameType.STATUS, target)
                     if isinstance(answer, Error):

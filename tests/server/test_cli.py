@@ -67,7 +67,7 @@ class Process:
         for number in signals:
             self.process.send_signal(number)
             await asyncio.sleep(0.1)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(50):
             _, told = await self.process.communicate()
         assert self.process.returncode is not None
         return self.process.returncode, told.decode()
@@ -88,7 +88,7 @@ async def running(folder: Path, *more: str) -> AsyncGenerator[Process]:
     assert process.stdout is not None
     screen = ""
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(50):
             while "sinks" not in screen:
                 line = await process.stdout.readline()
                 assert line, (await process.communicate())[1].decode()
@@ -110,7 +110,7 @@ async def run(folder: Path, *arguments: str, **environment: str) -> tuple[int, s
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(50):
         _, told = await process.communicate()
     assert process.returncode is not None
     return process.returncode, told.decode()
@@ -294,8 +294,10 @@ async def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path: Path) -> None:
         await asyncio.sleep(0.1 + 0.08 * number)  # at another moment each
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(50):
             told = (await process.communicate())[1].decode()
+        if told.startswith("Fatal Python error: init"):
+            return ""  # by the interpreter, before it comes to this program
         assert process.returncode in (0, -signal.SIGINT), told
         return told
 

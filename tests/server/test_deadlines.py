@@ -67,7 +67,7 @@ async def test_a_deadline_passes_while_the_client_is_away(
         await peer.drop()
         assert peer.session.session is not None
         about = Status(f"sessions/{peer.session.session.session_id}")
-        async with Peer(serving.port) as other, asyncio.timeout(5):
+        async with Peer(serving.port) as other, asyncio.timeout(50):
             while "FAILED" not in str(await other.request(FrameType.STATUS, about)):
                 await asyncio.sleep(0.01)
         await peer.connect()

@@ -278,7 +278,7 @@ async def test_a_durable_run_that_waits_for_its_disk_says_so(
 
 async def reasons(peer: Peer, work: Work) -> tuple[str, ...]:
     """Return why a run does not move, once it does not."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         while True:
             report = await peer.request(FrameType.STATUS, Status(work.stream.resource))
             assert isinstance(report, StatusReport)
@@ -297,7 +297,7 @@ async def test_what_a_durable_run_produced_goes_with_its_record(
         work = peer.subscribe("sources/job")
         await work.ended()
         work.release()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while True:
                 late = peer.subscribe(work.stream.resource)
                 answer = await peer.request(

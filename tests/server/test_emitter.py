@@ -35,7 +35,7 @@ class Rooms:
         emitter.on_end(lambda: self.left.append(name))
 
     async def has_left(self, name: str) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while name not in self.left:
                 await asyncio.sleep(0.01)
 
@@ -183,7 +183,7 @@ async def test_a_full_buffer_takes_nothing_until_its_consumer_goes_on(
         assert not any(each.done() for each in waiting)
         given_up.cancel()
         work.go_on()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             await asyncio.gather(*waiting)
         emitter.emit(b"one more")
         emitter.complete()
@@ -202,7 +202,7 @@ async def test_who_waits_for_room_hears_of_the_end(start: Starter) -> None:
         waiting = asyncio.ensure_future(rooms.here["a"].ready())
         await asyncio.sleep(0)
         work.cancel(work=True)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             await waiting
 
 

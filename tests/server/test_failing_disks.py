@@ -53,7 +53,7 @@ async def told(work: Work) -> None:
     """Wait until the server has said that it is short of something."""
     sender = work.stream.sender
     assert sender is not None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         while not sender.held_until:
             await asyncio.sleep(0.01)
 
@@ -130,12 +130,12 @@ async def test_a_stalled_disk_is_told_and_holds_only_its_own(
         gate = files.gates["fdatasync"] = threading.Event()
         up = peer.upload("a", DATA)
         await up.opened()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while not files.calls["pwritev"]:
                 await asyncio.sleep(0.01)
         reader = peer.subscribe("logs/log")
         await reader.events(100)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while True:
                 report = await peer.request(
                     FrameType.STATUS, Status(up.stream.resource)
@@ -237,7 +237,7 @@ async def test_damage_found_after_a_failure_is_not_hidden(
         # Or the log is let go of, and the damage found when it is opened again.
         await peer.subscribe("logs/log", Start.FIRST).events(10)
         records = sqlite3.connect(tmp_path / "data" / "records.sqlite3")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while records.execute("SELECT synced_to FROM logs").fetchone() != (10,):
                 await asyncio.sleep(0.02)
         records.close()

@@ -113,7 +113,7 @@ async def test_the_metrics_are_those_of_the_document(start: Start) -> None:
         peer = await Peer(serving.port).connect()
         await peer.upload("b", b"").ended()
         taken = 'ackline_sink_calls_total{result="taken",sink="take"} 1.0'
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             while taken not in (await get(serving, "/metrics"))[1]:
                 pass
         await peer.upload("a", b"x" * 100_000).ended()

@@ -47,7 +47,7 @@ async def status(peer: Peer, target: str) -> StatusReport:
 
 async def waits(peer: Peer, target: str, *words: str) -> str:
     """Return the sentence once these, in order, are the reasons."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         while (report := await status(peer, target)).reasons != words:
             await asyncio.sleep(0.01)
     return str(report.facts["why"])
@@ -56,7 +56,7 @@ async def waits(peer: Peer, target: str, *words: str) -> str:
 async def stream_waits(peer: Peer, work: Work, text: str) -> None:
     """Wait until the session says so of a stream."""
     fact = f"stream {work.stream.id}"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         while True:
             said = (await status(peer, session_of(peer))).facts.get(fact, "")
             if text in str(said):
@@ -108,7 +108,7 @@ async def test_the_window_of_the_whole_connection(start: Start) -> None:
         deaf.pump._transport.pause_reading()
         await peer.publish("log", [b"x"] * 10).ended()
         fact, text = f"stream {work.stream.id}", "whole connection is used up"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while text not in str(
                 (await status(peer, session_of(deaf))).facts.get(fact)
             ):
@@ -254,7 +254,7 @@ async def test_a_sink(start: Start) -> None:
 
     async with start(server) as serving, Peer(serving.port) as peer:
         await peer.upload("a", b"x").ended()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while True:
                 why = await waits(peer, "objects/a", "sink")
                 if "no picture" in why:

@@ -94,7 +94,7 @@ async def test_it_goes_on_after_a_restart_from_the_position_of_each_consumer(
     async with start(again.server) as serving:
         ahead.port = behind.port = serving.port
         await ahead.connect()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while again.started != [20]:
                 await asyncio.sleep(0.01)
         third = ahead.subscribe(first.stream.resource, Start.ID, 3)
@@ -160,7 +160,7 @@ async def test_a_run_that_waits_for_a_consumer_can_be_ended(
         if how == "cancel":
             assert await state(peer, target) == "PAUSED"
             await peer.request(FrameType.CANCEL, Cancel(Scope.WORK, target))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while await state(peer, target) != "CANCELLED":
                 await asyncio.sleep(0.01)
         assert again.started == []

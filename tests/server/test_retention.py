@@ -33,14 +33,14 @@ async def names(peer: Peer) -> list[str]:
 
 
 async def until(peer: Peer, *expected: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         while await names(peer) != list(expected):
             await asyncio.sleep(0.01)
 
 
 async def files(folder: Path, count: int) -> None:
     """Wait until so many files are left: they go after their records."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         while len(list((folder / "data" / "objects").iterdir())) != count:
             await asyncio.sleep(0.01)
 
@@ -88,7 +88,7 @@ async def test_pages_are_looked_at_one_after_the_other(
     ):
         for work in [peer.upload(f"a{n}", b"x") for n in range(25)]:
             await work.ended()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             while len(await names(peer)) != 10:
                 await asyncio.sleep(0.01)
 

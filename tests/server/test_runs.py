@@ -239,7 +239,7 @@ async def test_a_run_without_a_consumer_is_cancelled(start: Starter) -> None:
         work = peer.subscribe("sources/forever")
         await work.events(1)
         await peer.drop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while not program.cleaned:
                 await asyncio.sleep(0.02)
         await peer.connect()
@@ -255,7 +255,7 @@ async def test_a_source_that_cannot_resume_says_so_and_ends(start: Starter) -> N
         work = peer.subscribe("sources/volatile")
         await work.events(1)
         await peer.drop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(50):
             while not program.cleaned:
                 await asyncio.sleep(0.02)
         await peer.connect()
@@ -441,7 +441,7 @@ async def test_a_source_that_never_stops_does_not_hold_the_server(
         finally:
             await patience.wait()
 
-    async with asyncio.timeout(10), start(server) as serving:
+    async with asyncio.timeout(50), start(server) as serving:
         peer = await Peer(serving.port).connect()
         await peer.subscribe("sources/stubborn").events(1)
         await peer.drop()

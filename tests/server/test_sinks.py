@@ -32,7 +32,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -49,7 +49,7 @@ async def status(peer: Peer, target: str) -> StatusReport:
 
 async def taken(peer: Peer, target: str) -> None:
     """Wait until no sink is to take an object."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(50):
         while (await status(peer, target)).reasons:
             await asyncio.sleep(0.005)
 
@@ -97,7 +97,7 @@ async def test_a_sink_that_raises_is_called_again(start: Start) -> None:
     before = time.time()
     async with start(server) as serving, Peer(serving.port) as peer:
         await peer.upload("a", b"x").ended()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             while not (report := await status(peer, "objects/a")).facts["sink_error"]:
                 await asyncio.sleep(0.005)
         assert report.reasons == ("sink",)
