@@ -55,7 +55,8 @@ class Command(BaseCommand):
             why = printable(str(facts.pop("why", words)))
             lines.append(f"  {why[:1].upper()}{why[1:]}.")
         for name, value in facts.items():
-            lines.append(f"  {name}: {_shown(name, value)}")
+            if value not in (None, ""):  # --json has them all
+                lines.append(f"  {name}: {_shown(name, value)}")
         lines += [f"  metadata: {text}" for text in metadata_texts(report.metadata)]
         self.result(
             "\n".join(lines),
