@@ -22,6 +22,12 @@ def note(folder: str, name: str) -> None:
         Path(folder, f"{name}.{number}").write_text(str(os.getpid()))
 
 
+async def permitted(notes: str) -> None:
+    """Wait for the file that says that the last event may come."""
+    while notes and not Path(notes, "end").exists():
+        await asyncio.sleep(0.01)
+
+
 @server.source("count")
 async def count(
     events: int = 100, pause: float = 0.0, notes: str = ""
@@ -30,6 +36,8 @@ async def count(
     note(notes, "started")
     try:
         for number in range(events):
+            if number == events - 1:
+                await permitted(notes)
             yield f"event {number}"
             if pause:
                 await asyncio.sleep(pause)
@@ -120,5 +128,7 @@ async def counted(
     """Count, and note where each process began."""
     note(notes, f"from-{start}")
     for number in range(start, events):
+        if number == events - 1:
+            await permitted(notes)
         yield f"event {number}"
         await asyncio.sleep(pause)
