@@ -342,7 +342,7 @@ async def test_more_requests_than_may_be_unanswered_wait() -> None:
     async with ScriptedServer(script) as server, connect(server.url) as client:
         asking = [asyncio.create_task(client.status("runs/x")) for _ in range(100)]
         await asyncio.sleep(0.1)
-        assert len(waiting) == 64
+        assert len(server.connections[0]._requests) == 64
         while waiting or not all(task.done() for task in asking):
             for core, notice in waiting:
                 answer_status(core, notice)

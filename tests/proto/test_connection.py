@@ -268,6 +268,7 @@ def test_more_requests_than_may_be_unanswered_are_too_many() -> None:
     for number in range(1, 66):
         payload = encode(Status("logs/x"))
         to_server(pair, FrameType.STATUS, payload, sequence=number)
+        pair.s.handle_timeout(pair.now)  # its next turn
         assert (failures(pair) == []) == (number <= 64)
     assert failures(pair) == [(Code.LIMIT_EXCEEDED, False)]
 

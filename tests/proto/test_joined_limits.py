@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from ackline.proto.allowance import BURST, RATE, TURN
 from ackline.proto.chunk_sender import ChunkSender
 from ackline.proto.connection import Phase
 from ackline.proto.errors import Code
@@ -13,17 +14,22 @@ from ackline.proto.event_sender import EventSender
 from ackline.proto.feed import EventBuffer
 from ackline.proto.frames import FrameType, encode_frame
 from ackline.proto.messages import (
+    Credit,
     End,
+    Error,
     Intent,
     Open,
     Outcome,
     OutcomeKind,
+    Status,
+    StatusReport,
     UploadDetail,
     Use,
+    Value,
     encode,
     raw,
 )
-from ackline.proto.notices import OpenReceived
+from ackline.proto.notices import OpenReceived, ReplyReceived
 from tests.proto.joined import MemoryClient, MemoryServer, Pair, limits
 
 CHUNK = 4096
@@ -177,6 +183,8 @@ def test_a_peer_that_asks_and_never_reads_is_not_read_from() -> None:
     while opens and pair.s.reading:
         pair.s.reader.feed(opens[:1000])
         del opens[:1000]
+        while not pair.s.reading and pair.s.next_timeout() <= pair.now:
+            pair.s.handle_timeout(pair.now)  # its next turn
     assert 1000 < sent[Code.TOO_MANY_STREAMS] < 15_000
     assert opens
     waiting = sum(map(len, pair.s.data_to_send(pair.now)))
@@ -185,7 +193,9 @@ def test_a_peer_that_asks_and_never_reads_is_not_read_from() -> None:
         assert pair.s.reading
         pair.s.reader.feed(opens[:1000])
         del opens[:1000]
-        pair.s.data_to_send(pair.now)
+        while not pair.s.reading:
+            pair.s.data_to_send(pair.now)
+            pair.s.handle_timeout(pair.now)
     assert sent[Code.TOO_MANY_STREAMS] == 19_999
     assert sum(isinstance(n, OpenReceived) for n in pair.server.notices) == 1
 
@@ -210,3 +220,109 @@ def test_a_sender_waits_as_long_as_it_is_told() -> None:
     pair.run_until(lambda: len(pair.client.outcomes) == 2)
     assert begun + 2.0 <= pair.now < begun + 2.5
     assert {stream.id for stream in streams} == set(pair.client.outcomes)
+
+
+def test_a_peer_that_takes_nothing_is_given_up_though_output_waits() -> None:
+    """SPEC.md §17: the layer above is told to close, whatever is to be written."""
+    pair = Pair()
+    pair.run()
+    told: list[float] = []
+    pair.s.on_output = lambda: told.append(pair.now)
+    pair.s.error(Code.OVERLOADED, "x")
+    pair.s.output_blocked(pair.now)
+    pair.now += 31
+    pair.s.life.heard = pair.now
+    told.clear()
+    pair.s.handle_timeout(pair.now)
+    assert pair.s.closing
+    assert told
+
+
+def test_answers_that_do_not_fit_the_frames_of_the_client_are_refused() -> None:
+    """SPEC.md §6."""
+    pair = Pair(client=MemoryClient(client_limits=limits(max_payload=8192)))
+    pair.run()
+    pair.c.request(FrameType.STATUS, 1, Status("logs/x"))
+    pair._write(pair.c, pair.to_server)
+    pair._deliver(pair.to_server, pair.s)
+    facts: dict[str, Value] = {str(number): "x" * 200 for number in range(60)}
+    pair.s.reply(1, StatusReport("logs/x", "STREAMING", (), facts))
+    pair.run()
+    replies = [n.message for n in pair.client.notices if isinstance(n, ReplyReceived)]
+    assert isinstance(replies[-1], Error)
+    assert replies[-1].code == Code.LIMIT_EXCEEDED
+
+
+def test_many_small_frames_wait_for_their_turn() -> None:
+    """SPEC.md §6: one read holds thousands of them."""
+    pair = Pair()
+    pair.run()
+    pair.now += 1
+    credit = encode_frame(FrameType.CREDIT, encode(Credit(1, 1)))
+    frames = credit * 1000
+    place = pair.s.buffer()
+    place[: len(frames)] = frames
+    before = pair.s.reader.frames
+    pair.s.received(len(frames), pair.now)
+    turns = 0
+    while pair.s.reader.frames < before + 1000:
+        assert not pair.s.reading
+        assert pair.s.next_timeout() <= pair.now
+        assert pair.s.reader.frames <= before + (turns + 1) * TURN
+        pair.s.handle_timeout(pair.now)
+        turns += 1
+    assert turns >= 1000 // TURN
+    assert pair.s.reading
+
+
+def test_under_pressure_a_client_rests_after_its_part() -> None:
+    """SPEC.md §6: a fifth of a processor, and all of it where nobody else wants any."""
+    for high in (False, True):
+        pair = Pair()
+        pair.run()
+        pair.s._allowance._pressure.high = high
+        began, frame = pair.now, encode_frame(FrameType.CREDIT, encode(Credit(1, 1)))
+        before = pair.s.reader.frames
+        while pair.s.reader.frames < before + 10_000:
+            while not pair.s.reading:
+                pair.now = max(pair.now, pair.s.next_timeout())
+                pair.s.handle_timeout(pair.now)
+            place = pair.s.buffer()
+            place[: len(frame) * 64] = frame * 64
+            pair.s.received(len(frame) * 64, pair.now)
+        least = (10_000 - BURST - TURN) / RATE if high else 0
+        assert least <= pair.now - began <= 10_000 / RATE * high
+
+
+def test_data_beyond_a_window_is_refused_by_its_header() -> None:
+    """SPEC.md §12: before there is memory for it."""
+    pair = Pair()
+    pair.client.publish("logs/x")
+    pair.run()
+    stream = pair.s.streams[1]
+    assert stream.receiver is not None
+    stream.receiver.grant.limit_bytes = stream.receiver.grant.bytes + 1000
+    frame = encode_frame(FrameType.EVENTS, bytes(2000), stream_id=1, sequence=1)
+    place = pair.s.buffer()
+    place[:24] = frame[:24]
+    pair.s.received(24, pair.now)
+    assert pair.s.phase is Phase.CLOSED
+    assert pair.server.stats.errors_sent[Code.FLOW_CONTROL] == 1
+
+
+def test_a_frame_that_does_not_come_to_its_end_is_a_lost_peer() -> None:
+    """SPEC.md §6: 3 heartbeats, and a second for each KiB."""
+    pair = Pair()
+    pair.run()
+    frame = encode_frame(FrameType.CREDIT, bytes(8000))
+    ended = 0.0
+    for number, byte in enumerate(frame):
+        pair.now += 1
+        pair.s.buffer()[:1] = bytes([byte])
+        pair.s.received(1, pair.now)
+        pair.s.handle_timeout(pair.now)
+        if pair.s.phase is Phase.CLOSED:
+            ended = number
+            break
+    assert 30 + 7 <= ended <= 30 + 9
+    assert pair.server.stats.errors_sent[Code.PEER_LOST] == 1

@@ -328,5 +328,6 @@ class Pump(asyncio.BufferedProtocol):
     def _timeout(self) -> None:
         self._timer = None
         self.core.handle_timeout(self._loop.time())
+        self._follow_reading()
         if not self._scheduled:
             self._arm()

@@ -203,8 +203,11 @@ class Connection(ABC):
         self.stats.bytes_received += count
         if self.phase is Phase.CLOSED:
             return
+        frames = self.reader.frames if self.reader.missing else -1
         try:
             self.reader.received(count)
+            if self.reader.frames != frames:
+                self.life.begun_at = now
         except ProtocolViolation as violation:
             self.fail(violation.code, violation.text, stream_id=self.reader.stream_id)
 
@@ -235,15 +238,15 @@ class Connection(ABC):
         self, kind: int, fragment: int, stream_id: int, sequence: int, length: int
     ) -> memoryview | None:
         """Return where an incomplete body belongs."""
-        if kind == _CHUNK:
-            stream = self.streams.get(stream_id)
-            if (
-                stream is not None
-                and not stream.ended
-                and not stream.cancelling
-                and isinstance(stream.receiver, ChunkReceiver)
-            ):
-                return stream.receiver.place_for(sequence, fragment, length)
+        if kind not in (_CHUNK, _EVENTS):
+            return None
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.ended or stream.cancelling:
+            return None
+        if kind == _CHUNK and isinstance(stream.receiver, ChunkReceiver):
+            return stream.receiver.place_for(sequence, fragment, length)
+        if isinstance(stream.receiver, EventReceiver):
+            stream.receiver.grant.check(length)
         return None
 
     # Bytes out
@@ -698,6 +701,9 @@ class Connection(ABC):
 
     def _check_life(self, now: float) -> None:
         life, pulse = self.life, self.life.look(now)
+        if self.reading and life.trickles(self.reader.missing, now):
+            self.fail(Code.PEER_LOST, "a frame was begun and did not come to its end")
+            return
         if pulse is Pulse.SILENT:
             self.fail(Code.PEER_LOST, f"nothing was heard for {life.patience:g} s")
         elif pulse is Pulse.STUCK:
@@ -708,7 +714,9 @@ class Connection(ABC):
 
     def _over(self, notice: ConnectionFailed) -> None:
         self.phase = Phase.CLOSED
-        self.output()
+        # Also where output was asked for that the socket does not take: it is to close.
+        self._output_asked = True
+        self.on_output()
         self.notify(notice)
 
     def adopt(self, streams: Iterable[Stream]) -> None:

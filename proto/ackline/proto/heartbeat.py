@@ -15,6 +15,9 @@ MAX_FRAGMENT = 2**20
 FRAGMENT_SECONDS = 0.005
 """SPEC.md §21: about 5 ms of link time."""
 
+LEAST_RATE = 1024
+"""Bytes a second at which a frame has to come, after `patience`."""
+
 SHARED_FRAGMENT = 256 * 2**10
 SHARED_SECONDS = 1.0
 """The largest fragment while events go over the same link, and how long after one it
@@ -44,6 +47,7 @@ class Heartbeat:
 
     Attributes:
         heard: when bytes last came.
+        begun_at: when the frame that is not complete began to come.
         blocked_at: since when the peer takes no output, or None.
     """
 
@@ -51,6 +55,7 @@ class Heartbeat:
         "_asked",
         "_pings",
         "_pings_from",
+        "begun_at",
         "blocked_at",
         "heard",
         "interval",
@@ -60,7 +65,7 @@ class Heartbeat:
     def __init__(self, interval: float, now: float) -> None:
         self.interval = interval
         self.patience = LOST_AFTER_HEARTBEATS * interval
-        self.heard = now
+        self.heard = self.begun_at = now
         self.blocked_at: float | None = None
         self._asked = now
         self._pings = 0
@@ -82,6 +87,15 @@ class Heartbeat:
             self._asked = now
             return Pulse.PING
         return Pulse.ALIVE
+
+    def trickles(self, size: int, now: float) -> bool:
+        """Tell whether a frame of `size` bytes is on its way for too long; 0: none is.
+
+        Any byte is a sign of life, so one at a time would keep a connection for ever.
+        """
+        if not size:
+            return False
+        return now - self.begun_at > self.patience + size / LEAST_RATE
 
     def pinged(self, now: float) -> None:
         """Count a PING of the peer.

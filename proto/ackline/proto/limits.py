@@ -29,7 +29,6 @@ __all__ = [
     "LOST_AFTER_HEARTBEATS",
     "MAX_CHUNKS",
     "MAX_CHUNK_SIZE",
-    "MAX_DEFERRED_OPENS",
     "MAX_ENTRIES",
     "MAX_EVENT",
     "MAX_FRAGMENTS",
@@ -120,9 +119,6 @@ MAX_STRING: Final = 4_096
 
 #: Entries of a map in a control payload: maps are metadata, not data.
 MAX_MAP: Final = 64
-
-#: OPENs waiting for an answer on one connection; each holds its detail and key.
-MAX_DEFERRED_OPENS: Final = 10_000
 
 #: Bytes of a session token, at least: 128 random bits cannot be guessed.
 MIN_TOKEN: Final = 16

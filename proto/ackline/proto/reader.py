@@ -11,11 +11,11 @@ kernel and the disk.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ackline.proto.checksums import crc32c
 from ackline.proto.errors import Code, ProtocolViolation
-from ackline.proto.frames import HEADER, HEADER_SIZE
+from ackline.proto.frames import HEADER, HEADER_SIZE, FrameType
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -28,6 +28,11 @@ SCRATCH_SIZE = 256 * 2**10
 BULK_HEAD = 512
 """Bytes offered after a body that was read in place: most likely the next header of
 the same transfer follows, and what is read beyond it must be copied."""
+
+UNASKED = 64 * 2**10
+"""Bytes that a header alone can have a receiver allocate, where no window bounds it."""
+
+_EVENTS: Final = FrameType.EVENTS.value
 
 CHECKED = HEADER_SIZE - 4
 """Header bytes that the CRC covers."""
@@ -125,6 +130,13 @@ class FrameReader:
         """The bytes of a header that is not complete."""
         return self._rest
 
+    @property
+    def missing(self) -> int:
+        """How long the frame is that has begun and is not complete; 0 if none has."""
+        if self._body is not None:
+            return HEADER_SIZE + self._length
+        return HEADER_SIZE if self._rest else 0
+
     def buffer(self) -> memoryview:
         """Return where the next bytes go; never empty."""
         if self._body is not None:
@@ -147,6 +159,10 @@ class FrameReader:
             self._filled += count
             if self._filled >= self._length:
                 self._finish_body(self._body)
+            elif self._filled == len(self._body):
+                grown = bytearray(min(self._length, 2 * self._filled))
+                grown[: self._filled] = self._body
+                self._body = memoryview(grown)
             return
         end = len(self._rest) + count
         self._rest = b""
@@ -212,7 +228,13 @@ class FrameReader:
         length, kind, _flags, fragment, stream_id, sequence, _crc = header
         place = self._sink.place_for(kind, fragment, stream_id, sequence, length)
         self._in_place = place is not None
-        body = memoryview(bytearray(length)) if place is None else place
+        if place is None:
+            # No window bounds a control frame: its memory follows what has come of it.
+            size = length
+            if kind != _EVENTS:
+                size = min(length, max(UNASKED, 2 * len(head)))
+            place = memoryview(bytearray(size))
+        body = place
         body[: len(head)] = head
         self._checked = bytes(raw[:CHECKED])
         self._header, self._body, self._filled = header, body, len(head)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
 
+from ackline.proto.allowance import COSTS, TURN, Allowance, Pressure
 from ackline.proto.chunk_receiver import ChunkReceiver
 from ackline.proto.connection import COMMON_HANDLERS, Connection, Phase
 from ackline.proto.errors import Code, ProtocolViolation
@@ -73,7 +76,7 @@ if TYPE_CHECKING:
         Session,
         StatusReport,
     )
-    from ackline.proto.notices import Notice
+    from ackline.proto.notices import Notice, Request
     from ackline.proto.stats import Stats
     from ackline.proto.windows import Budget
 
@@ -86,6 +89,13 @@ Only a server does this: if both sides did, each could wait for the other."""
 
 ARRAY_SIZE = 4
 """Bytes that the length of a longer MessagePack array needs more than an empty one."""
+
+_ANSWERING: Final = 1
+_CHOKED: Final = 2
+_RESTING: Final = 4
+_CROWDED: Final = 8
+"""Why nothing is read: HELLO or RESUME are to be answered, answers wait to be written,
+others have their turn, or the layer above said so."""
 
 OVERLOADED_RETRY = 1.0
 """Seconds after which a refused OPEN may be tried again."""
@@ -122,14 +132,21 @@ class ServerConnection(Connection):
         pool: buffers for chunks.
         budget: memory for windows.
         max_chunks: window of one upload, in chunks.
+        pressure: whether the server has more to do than it can.
     """
 
     __slots__ = (
-        "_answering",
-        "_choked",
+        "_allowance",
+        "_asked",
+        "_effort",
         "_ended",
+        "_holds",
+        "_questions",
         "_requests",
+        "_rest_until",
         "_resume",
+        "_turn",
+        "_turn_left",
         "_wants_resume",
         "budget",
         "max_chunks",
@@ -150,6 +167,7 @@ class ServerConnection(Connection):
         pool: BufferPool,
         budget: Budget,
         max_chunks: int,
+        pressure: Pressure | None = None,
     ) -> None:
         super().__init__(
             limits=limits,
@@ -165,8 +183,14 @@ class ServerConnection(Connection):
         # An empty dict takes 64 bytes, an empty set 216.
         self._requests: dict[int, None] = {}
         self._ended: dict[Stream, None] = {}
-        self._answering = False
-        self._choked = False
+        self._questions: deque[tuple[int, Request]] | None = None
+        self._asked = 0
+        self._holds = 0
+        self._allowance = Allowance(pressure or Pressure(), now)
+        self._effort = 0
+        self._turn = now
+        self._turn_left = TURN
+        self._rest_until = inf
         self._resume: list[ResumeStream] = []
         self._wants_resume = False
         self._grant.restart(EARLY_UNITS, EARLY_BYTES)
@@ -194,7 +218,7 @@ class ServerConnection(Connection):
                 session_ttl=ttl,
             ),
         )
-        self._go_on()
+        self._read_on(_ANSWERING)
 
     def resumed(
         self,
@@ -229,7 +253,7 @@ class ServerConnection(Connection):
         for stream in streams:
             if stream.sender is not None:
                 stream.sender.wake()
-        self._go_on()
+        self._read_on(_ANSWERING)
 
     def accept(
         self,
@@ -305,16 +329,28 @@ class ServerConnection(Connection):
     def reply(
         self, request_id: int, message: Listed | StatusReport | Done | Outcome
     ) -> None:
-        """Answer a request."""
-        self._requests.pop(request_id, None)
-        self.send(_REPLIES[type(message).__name__], message, sequence=request_id)
+        """Answer a request; one that does not fit the client's frames is refused."""
+        self._answered(request_id)
+        kind = _REPLIES[type(message).__name__]
+        payload = encode(message)
+        if len(payload) > self.peer_payload:
+            self.error(
+                Code.LIMIT_EXCEEDED,
+                f"the answer takes {len(payload)} bytes, your max_payload is"
+                f" {self.peer_payload}",
+                request_id=request_id,
+            )
+        else:
+            self.send(kind, message, sequence=request_id)
+        self._ask()
 
     def refuse_request(
         self, request_id: int, code: int, text: str, *, retry_after: float = 0.0
     ) -> None:
         """Answer a request with ERROR."""
-        self._requests.pop(request_id, None)
+        self._answered(request_id)
         self.error(code, text, request_id=request_id, retry_after=retry_after)
+        self._ask()
 
     # Private
 
@@ -350,35 +386,105 @@ class ServerConnection(Connection):
     ) -> None:
         """Queue a control frame."""
         super().send(kind, message, flags=flags, stream_id=stream_id, sequence=sequence)
-        if self._outbox.size > MAX_UNSENT and not self._choked:
-            self._choked = True
-            self._hold()
+        if self._outbox.size > MAX_UNSENT:
+            self._hold(_CHOKED)
 
     def data_to_send(self, now: float) -> list[bytes | memoryview]:
         """Return the parts of the next frames, or nothing."""
         parts = super().data_to_send(now)
-        if self._choked:
-            self._choked = False
-            self._read_on()
+        if self._holds & _CHOKED:
+            self._read_on(_CHOKED)
+            self._ask()
         return parts
 
-    def _wait(self) -> None:
-        """Read nothing further until the answer is known."""
-        self._answering = True
-        self._hold()
+    # Whose turn it is
 
-    def _go_on(self) -> None:
-        self._answering = False
-        self._read_on()
+    def received(self, count: int, now: float) -> None:
+        """Take bytes that were read into `buffer()`."""
+        if now != self._turn:
+            self._turn, self._turn_left = now, TURN
+        super().received(count, now)
+        self._tire(now)
 
-    def _hold(self) -> None:
+    def frame_received(
+        self,
+        kind: int,
+        flags: int,
+        fragment: int,
+        stream_id: int,
+        sequence: int,
+        payload: memoryview,
+        crc: int,
+        in_place: bool,
+    ) -> None:
+        """Take one frame from the reader, and count what it costs."""
+        super().frame_received(
+            kind, flags, fragment, stream_id, sequence, payload, crc, in_place
+        )
+        self._turn_left -= 1
+        if self._turn_left <= 0 and not self._holds & _RESTING:
+            self._rest_until = self.now
+            self._hold(_RESTING)
+            self.on_output()  # has the layer above look at `next_timeout()`
+
+    def crowded(self, *, yes: bool) -> None:
+        """Read nothing further for a while: the layer above has enough to do."""
+        if yes:
+            self._hold(_CROWDED)
+        elif self._holds & _CROWDED:
+            self._read_on(_CROWDED)
+
+    def next_timeout(self) -> float:
+        """Return when to call `handle_timeout`, at the latest; infinity if never."""
+        if self.phase is Phase.CLOSED:
+            return inf
+        return min(super().next_timeout(), self._rest_until)
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due."""
+        super().handle_timeout(now)
+        if now >= self._rest_until:
+            self._rest_until = inf
+            self._turn, self._turn_left = now, TURN
+            self._read_on(_RESTING)
+            self._tire(now)
+
+    def _control_frame(
+        self,
+        number: int,
+        flags: int,
+        stream_id: int,
+        sequence: int,
+        payload: memoryview,
+    ) -> None:
+        cost = COSTS[number]
+        self._effort += cost
+        self._turn_left -= cost
+        super()._control_frame(number, flags, stream_id, sequence, payload)
+
+    def _tire(self, now: float) -> None:
+        """Rest, if this client has others do more than its part under pressure."""
+        if not self._effort:
+            return
+        seconds = self._allowance.spend(self._effort, now)
+        self._effort = 0
+        if seconds:
+            self._rest_until = now + seconds
+            self._hold(_RESTING)
+            self.on_output()
+
+    def _hold(self, why: int) -> None:
+        """Read nothing further until that is over."""
+        self._holds |= why
         self.reading = False
         self.reader.hold()
 
-    def _read_on(self) -> None:
-        if self._answering or self._choked or self.phase is Phase.CLOSED:
+    def _read_on(self, why: int) -> None:
+        self._holds &= ~why
+        if self._holds or self.phase is Phase.CLOSED:
             return
         self.reading = True
+        self.life.begun_at = self.now
         try:
             self.reader.release()
         except ProtocolViolation as violation:
@@ -398,7 +504,7 @@ class ServerConnection(Connection):
         self.peer_payload = hello.limits.max_payload
         self.credit.restart(hello.limits.window_units, hello.limits.window_bytes)
         self._wants_resume = hello.resume
-        self._wait()
+        self._hold(_ANSWERING)
         self.notify(HelloReceived(hello))
 
     def _resume_received(
@@ -415,7 +521,7 @@ class ServerConnection(Connection):
             return
         streams, self._resume = self._resume, []
         self.phase = Phase.RESUMING
-        self._wait()
+        self._hold(_ANSWERING)
         self.notify(ResumeReceived(message.session_id, message.token, streams))
 
     def _confirm(
@@ -529,12 +635,13 @@ class ServerConnection(Connection):
             self.drop(stream)
             self.notify(ReleaseReceived(stream))
 
-    def requested(
-        self,
-        request_id: int,
-        message: List | Status | Delete | Seal | Configure | Cancel,
-    ) -> None:
-        """Take a request."""
+    def requested(self, request_id: int, message: Request) -> None:
+        """Take a request.
+
+        One after the other is told to the layer above, so that a client that asks and
+        never reads has the server hold one answer. Only a CANCEL does not wait: what it
+        stops may take its time.
+        """
         if not request_id or request_id in self._requests:
             raise ProtocolViolation(
                 Code.BAD_FRAME, f"request id {request_id} is 0 or in use"
@@ -544,7 +651,24 @@ class ServerConnection(Connection):
                 Code.LIMIT_EXCEEDED, f"more than {MAX_REQUESTS} requests unanswered"
             )
         self._requests[request_id] = None
-        self.notify(RequestReceived(request_id, message))
+        if isinstance(message, Cancel):
+            self.notify(RequestReceived(request_id, message))
+            return
+        if self._questions is None:
+            self._questions = deque()
+        self._questions.append((request_id, message))
+        self._ask()
+
+    def _ask(self) -> None:
+        """Tell the next request, when the one before is answered and that written."""
+        while self._questions and not self._asked and not self._holds & _CHOKED:
+            self._asked, message = self._questions.popleft()
+            self.notify(RequestReceived(self._asked, message))
+
+    def _answered(self, request_id: int) -> None:
+        self._requests.pop(request_id, None)
+        if request_id == self._asked:
+            self._asked = 0
 
     def _stream_error(self, stream: Stream, message: Error) -> None:
         """A client reports an error by cancelling; this says why, for the log."""

@@ -80,6 +80,19 @@ class Grant:
         self.limit_units = limit_units
         self.limit_bytes = limit_bytes
 
+    def check(self, size: int) -> None:
+        """Check what is about to arrive, before there is memory for it.
+
+        Raises:
+            ProtocolViolation: flow_control: more than was allowed.
+        """
+        if self.bytes + size > self.limit_bytes:
+            raise ProtocolViolation(
+                Code.FLOW_CONTROL,
+                f"{size} bytes are to come, the window has"
+                f" {self.limit_bytes - self.bytes} left",
+            )
+
     def take(self, units: int, size: int) -> None:
         """Count what has arrived.
 
