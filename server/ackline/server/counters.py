@@ -57,15 +57,16 @@ class Histogram:
         bounds: upper bounds, ascending; one more bucket takes what is above.
         counts: values in each bucket, not cumulative.
         sum: of all values.
+        newest: of them.
         exemplars: the newest value of a bucket, by its number, that had a trace.
     """
 
-    __slots__ = ("bounds", "counts", "exemplars", "sum")
+    __slots__ = ("bounds", "counts", "exemplars", "newest", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
         self.counts = [0] * (len(self.bounds) + 1)
-        self.sum = 0.0
+        self.sum = self.newest = 0.0
         self.exemplars: dict[int, Exemplar] = {}
 
     def observe(self, value: float, trace_id: str = "") -> None:
@@ -73,6 +74,7 @@ class Histogram:
         bucket = bisect_left(self.bounds, value)
         self.counts[bucket] += 1
         self.sum += value
+        self.newest = value
         if trace_id:
             self.exemplars[bucket] = Exemplar(value, trace_id, time.time())
 

@@ -11,7 +11,7 @@ from ackline.proto.messages import Use
 from ackline.server.fetches import FetchHandler
 from ackline.server.log_subscriptions import LogSubscription
 from ackline.server.publishes import PublishHandler
-from ackline.server.refusals import Refusal, refusal_of
+from ackline.server.refusals import RETRY_SECONDS, Refusal, refusal_of
 from ackline.server.run_subscriptions import RunSubscription
 from ackline.server.stores.errors import StoreError
 from ackline.server.uploads import UploadHandler
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["handler_for", "open_stream"]
 
 log = logging.getLogger(__name__)
+
+OVERLOADED_LAG = 0.5
+"""Seconds that the event loop is late: far from what a server does that moves all that
+its link and disk can. Streams that are there go on, and are late enough."""
 
 
 def handler_for(service: Service, session: Session, stream: Stream) -> Handler:
@@ -54,6 +58,14 @@ def open_stream(client: Client, stream: Stream) -> None:
     assert session is not None
     if client.service.draining:
         core.refuse(stream, Code.DRAINING, "the server is going away")
+        return
+    if client.service.counters.loop_lag.newest >= OVERLOADED_LAG:
+        core.refuse(
+            stream,
+            Code.OVERLOADED,
+            "the server has more to do than it can: try again",
+            retry_after=RETRY_SECONDS,
+        )
         return
     try:
         handler = handler_for(client.service, session, stream)
