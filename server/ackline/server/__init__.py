@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 from ackline.server.addresses import Address, ListenError
+from ackline.server.authentication import Login
 from ackline.server.emitter import BufferFull, Emitter
 from ackline.server.events import Event
+from ackline.server.identities import Identity, Quotas, parse_permissions
 from ackline.server.options import OptionError, Options
 from ackline.server.server import Server, Serving
 from ackline.server.sinks import CommittedObject
@@ -18,9 +20,13 @@ __all__ = [
     "CommittedObject",
     "Emitter",
     "Event",
+    "Identity",
     "ListenError",
+    "Login",
     "OptionError",
     "Options",
+    "Quotas",
     "Server",
     "Serving",
+    "parse_permissions",
 ]

@@ -25,6 +25,7 @@ from ackline.server.maintenance.command import COMMANDS, run_command
 from ackline.server.options import OptionError, described
 from ackline.server.server import Server
 from ackline.server.stores.errors import StoreError
+from ackline.server.token_command import run_token_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words and words[0] in COMMANDS:
         return run_command(words)
+    if words and words[0] == "token":
+        return run_token_command(words[1:])
     parser = _parser()
     chosen = vars(parser.parse_args(words))
     level, form = str(chosen.pop("log_level")).upper(), chosen.pop("log_format")
@@ -94,7 +97,9 @@ def _run(server: Server, options: Options) -> int:
 
 def _greet(server: Server, options: Options, serving: Serving) -> None:
     """Print the first screen: what is where."""
-    metrics = f"http://{serving.metrics}/metrics" if serving.metrics else "off"
+    metrics = "off"
+    if serving.metrics is not None:
+        metrics = f"http://{serving.metrics}/metrics  (and a page for people at /)"
     lines = [
         f"ackline-server {version('ackline')}",
         f"  clients   {serving.url}",
@@ -126,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         " an environment variable; a flag wins over the environment, and that over the"
         " file. Other commands: "
         + "; ".join(f"ackline-server {name}: {what}" for name, what in COMMANDS.items())
+        + "; ackline-server token: who may connect"
         + ".",
         allow_abbrev=False,
     )

@@ -25,8 +25,10 @@ from ackline.proto.notices import (
 )
 from ackline.proto.server_connection import ServerConnection
 from ackline.server.about import About
-from ackline.server.authentication import CERTIFICATE, authenticate
+from ackline.server.authentication import Login
 from ackline.server.opening import open_stream
+from ackline.server.quotas import check_connections
+from ackline.server.refusals import Refusal
 from ackline.server.requests import answer_request
 from ackline.server.resuming import resume_session
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from ackline.proto.messages import Hello
     from ackline.proto.notices import Notice
     from ackline.server.arrivals import Arrival
+    from ackline.server.identities import Identity
     from ackline.server.service import Service
     from ackline.server.sessions import Session
 
@@ -56,7 +59,7 @@ class Client:
         core: speaks the protocol.
         peer: address of the client, for logs.
         subject: whom its certificate names, if it showed one that was verified.
-        identity: once HELLO was accepted.
+        who: whose it is, once HELLO was accepted.
         session: once there is one; None again when another connection takes it.
     """
 
@@ -66,11 +69,11 @@ class Client:
         "_pump",
         "_refusal",
         "core",
-        "identity",
         "peer",
         "service",
         "session",
         "subject",
+        "who",
     )
 
     core: ServerConnection
@@ -79,7 +82,7 @@ class Client:
         self.service = service
         self.peer = ""
         self.subject = ""
-        self.identity = ""
+        self.who: Identity | None = None
         self.session: Session | None = None
         self._pump: Pump | None = None
         self._arrival: Arrival | None = arrival
@@ -155,6 +158,17 @@ class Client:
             self._pump.abort()
 
     @property
+    def known(self) -> Identity:
+        """Who it is, once that is known."""
+        assert self.who is not None
+        return self.who
+
+    @property
+    def identity(self) -> str:
+        """The name of who it is, once that is known."""
+        return "" if self.who is None else self.who.name
+
+    @property
     def label(self) -> About:
         """What it is called in logs."""
         text, session_id = f"connection from {self.peer}", ""
@@ -219,27 +233,24 @@ class Client:
     async def _hello(self, hello: Hello) -> None:
         # Not in the reader's call: `welcome()` goes on reading.
         await asyncio.sleep(0)
-        core = self.core
-        scheme, credential = hello.scheme, hello.credential
-        if not scheme and not credential and self.subject:
-            scheme, credential = CERTIFICATE, self.subject.encode()
-        elif scheme == CERTIFICATE:  # only TLS can prove it
-            scheme, credential = "certificate in HELLO", b""
-        identity = authenticate(scheme, credential, self.peer)
+        core, service = self.core, self.service
+        who = await service.authenticator.identify(
+            Login(hello.scheme, hello.credential, self.peer, self.subject)
+        )
         if core.phase is not Phase.NEW:
             return
-        if identity is None:
-            core.fail(
-                Code.UNAUTHENTICATED,
-                f"scheme {hello.scheme!r} is not accepted here"
-                if hello.scheme
-                else "a credential needs a scheme",
-            )
+        if isinstance(who, str):
+            core.fail(Code.UNAUTHENTICATED, who)
             return
-        if self.service.draining:
+        if service.draining:
             core.fail(Code.DRAINING, "the server is going away", retry_after=1.0)
             return
-        self.identity = identity
+        try:
+            check_connections(service, who)
+        except Refusal as refusal:
+            core.fail(refusal.code, refusal.text, retry_after=refusal.retry_after)
+            return
+        self.who = who
         wire: WireSession | None = None
         if not hello.resume:
             self.session, wire = self.new_session()
@@ -248,7 +259,7 @@ class Client:
             self._arrival.missing = "RESUME"
         core.welcome(
             agent=AGENT,
-            identity=identity,
+            identity=who.name,
             session=wire,
             ttl=self.service.options.session_ttl,
         )
@@ -256,7 +267,7 @@ class Client:
     def new_session(self) -> tuple[Session, WireSession]:
         """Make a session for this connection."""
         session, token = self.service.sessions.create(self.identity)
-        session.connection = self.core
+        session.connection, session.who = self.core, self.who
         log.info("%s of %s from %s", session.label, self.identity, self.peer)
         return session, WireSession(session.session_id, token, session.epoch)
 

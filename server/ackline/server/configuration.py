@@ -109,7 +109,7 @@ def _parsed(where: str, name: str, value: object) -> object:
     """
     default = Options.__dataclass_fields__[name].default
     try:
-        if name == "durable":
+        if name in ("durable", "allow_anonymous"):
             return _names(value)
         if default == ():
             return _pairs(value, Path if name == "follow" else str)

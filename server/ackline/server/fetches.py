@@ -74,6 +74,11 @@ class FetchHandler(Handler):
         return self._waiting
 
     @property
+    def name(self) -> str:
+        """The object, by its name."""
+        return str(self.resource)
+
+    @property
     def total(self) -> int | None:
         """Chunks there will be, once that is known."""
         return None if self.stream.sender is None else self.sender.total
@@ -173,7 +178,7 @@ class FetchHandler(Handler):
         chunks, name = self.service.chunks, self.resource.name
         if object_id:
             found = await chunks.object_by_id(object_id)
-            if found is None:
+            if found is None or found.name != name:
                 raise Refusal(
                     Code.NOT_FOUND, f"object {object_id} was deleted or replaced"
                 )

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ackline.proto.notices import Notice
     from ackline.proto.resource import Resource
     from ackline.proto.stream import Stream
+    from ackline.server.identities import Identity
     from ackline.server.service import Service
     from ackline.server.sessions import Session
     from ackline.server.stores.entities import StreamRecord
@@ -146,6 +147,14 @@ class Handler(ABC):
     def name(self) -> str:
         """What the stream is about, for people."""
         return self.stream.resource
+
+    def permitted(self, who: Identity) -> bool:
+        """Tell whether the stream may be there still, when it is resumed."""
+        return who.may(self.stream.use.name.lower(), self.name)
+
+    async def may_end_work(self) -> bool:
+        """Tell whether its client may cancel the work behind it."""
+        return True
 
     @property
     def total(self) -> int | None:
@@ -364,7 +373,7 @@ class Handler(ABC):
                 OutcomeKind.CANCELLED,
                 Code.CANCELLED_BY_CLIENT,
                 message.text or "the client cancelled",
-                work=message.scope == Scope.WORK,
+                work=message.scope == Scope.WORK and await self.may_end_work(),
             )
         finally:
             stopping.cancel()

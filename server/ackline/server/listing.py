@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec.structs import replace
 
@@ -17,8 +17,21 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ackline.proto.messages import List
+    from ackline.server.identities import Identity
     from ackline.server.service import Service
-    from ackline.server.stores.entities import LogRecord, ObjectRecord, RunRecord
+    from ackline.server.sources import Source
+    from ackline.server.stores.entities import (
+        LogRecord,
+        ObjectRecord,
+        RunRecord,
+        UploadRecord,
+    )
+
+    After: TypeAlias = tuple[str, int]
+    """Name and version to continue behind."""
+
+    Found: TypeAlias = list[tuple[Entry, str]]
+    """Entries, each with the identity it belongs to, if to one."""
 
 __all__ = ["list_resources"]
 
@@ -29,11 +42,14 @@ LAST_OF_RUNS = " \U0010ffff"
 """Sorts after the names of the logs of durable runs (`runlog`), before all others."""
 
 
-async def list_resources(service: Service, message: List, room: int) -> Listed:
+async def list_resources(
+    service: Service, who: Identity, message: List, room: int
+) -> Listed:
     """Return the entries that begin with a prefix, as many as fit.
 
     Args:
         service: whose.
+        who: sees its own uploads and runs, and what it is permitted to list.
         message: prefix, where to continue, and how many.
         room: bytes of the largest payload the client takes.
 
@@ -49,17 +65,33 @@ async def list_resources(service: Service, message: List, room: int) -> Listed:
             f"{message.prefix!r} is no prefix; it begins with one of"
             f" {', '.join(f'{name}/' for name in _LISTERS)}",
         )
-    after = message.after.removeprefix(f"{kind}/")
+    versions = message.versions and kind == "objects"
+    if versions:
+        lister = _versions
+    after = (message.after.removeprefix(f"{kind}/"), message.after_version)
     limit = max(1, min(message.limit, MAX_ENTRIES))
-    if message.versions and kind == "objects":
-        last = (after, message.after_version)
-        found = await service.chunks.versions(prefix, after=last, limit=limit + 1)
-        page = _fitting([_object(each) for each in found], limit, room)
-        if page.after:
-            page = replace(page, after_version=found[len(page.entries) - 1].version)
-        return page
-    entries = await lister(service, prefix, after, limit + 1)
-    return _fitting(entries, limit, room)
+    seen: list[Entry] = []
+    # What may not be seen is not told by `after` either: it is looked past.
+    while len(seen) <= limit:
+        found = await lister(service, prefix, after, limit + 1)
+        seen += [
+            entry
+            for entry, owner in found
+            if owner == who.name or who.may("list", entry.resource)
+        ]
+        if len(found) <= limit:
+            break
+        last = found[-1][0]
+        after = (last.resource.removeprefix(f"{kind}/"), _version(last))
+    page = _fitting(seen, limit, room)
+    if versions and page.after:
+        page = replace(page, after_version=_version(page.entries[-1]))
+    return page
+
+
+def _version(entry: Entry) -> int:
+    version = entry.facts.get("version", 0)
+    return version if isinstance(version, int) else 0
 
 
 def _fitting(entries: list[Entry], limit: int, room: int) -> Listed:
@@ -77,11 +109,14 @@ def _fitting(entries: list[Entry], limit: int, room: int) -> Listed:
     return Listed(tuple(taken), taken[-1].resource if more and taken else "")
 
 
-async def _objects(
-    service: Service, prefix: str, after: str, limit: int
-) -> list[Entry]:
-    found = await service.chunks.objects(prefix, after=after, limit=limit)
-    return [_object(each) for each in found]
+async def _objects(service: Service, prefix: str, after: After, limit: int) -> Found:
+    found = await service.chunks.objects(prefix, after=after[0], limit=limit)
+    return [(_object(each), "") for each in found]
+
+
+async def _versions(service: Service, prefix: str, after: After, limit: int) -> Found:
+    found = await service.chunks.versions(prefix, after=after, limit=limit)
+    return [(_object(each), "") for each in found]
 
 
 def _object(each: ObjectRecord) -> Entry:
@@ -100,12 +135,12 @@ def _object(each: ObjectRecord) -> Entry:
     )
 
 
-async def _logs(service: Service, prefix: str, after: str, limit: int) -> list[Entry]:
+async def _logs(service: Service, prefix: str, after: After, limit: int) -> Found:
     # Those of durable runs are listed as runs.
-    after = max(after, LAST_OF_RUNS)
+    behind = max(after[0], LAST_OF_RUNS)
     return [
-        await _log(service, record)
-        for record in await service.logs.logs(prefix, after=after, limit=limit)
+        (await _log(service, record), "")
+        for record in await service.logs.logs(prefix, after=behind, limit=limit)
     ]
 
 
@@ -122,32 +157,27 @@ async def _log(service: Service, record: LogRecord) -> Entry:
     return Entry(f"logs/{record.name}", state, size, record.created, facts)
 
 
-async def _sources(
-    service: Service, prefix: str, after: str, limit: int
-) -> list[Entry]:
+async def _sources(service: Service, prefix: str, after: After, limit: int) -> Found:
+    sources = service.runs.sources
     names = sorted(
-        name
-        for name in service.runs.sources
-        if name.startswith(prefix) and name > after
+        name for name in sources if name.startswith(prefix) and name > after[0]
     )
-    return [
-        Entry(
-            f"sources/{name}",
-            "CREATED",
-            0,
-            service.started,
-            {
-                "resumes": service.runs.sources[name].resumes.name.lower(),
-                "durable": service.runs.sources[name].durable,
-            },
-        )
-        for name in names[:limit]
-    ]
+    return [(_source(service, sources[name]), "") for name in names[:limit]]
 
 
-async def _runs(service: Service, prefix: str, after: str, limit: int) -> list[Entry]:
-    records = await service.storage.runs.runs(prefix, after=after, limit=limit)
-    return [await _run(service, record) for record in records]
+def _source(service: Service, source: Source) -> Entry:
+    return Entry(
+        f"sources/{source.name}",
+        "CREATED",
+        0,
+        service.started,
+        {"resumes": source.resumes.name.lower(), "durable": source.durable},
+    )
+
+
+async def _runs(service: Service, prefix: str, after: After, limit: int) -> Found:
+    records = await service.storage.runs.runs(prefix, after=after[0], limit=limit)
+    return [(await _run(service, record), record.identity) for record in records]
 
 
 async def _run(service: Service, record: RunRecord) -> Entry:
@@ -169,33 +199,35 @@ async def _run(service: Service, record: RunRecord) -> Entry:
     return Entry(f"runs/{record.run_id}", state, size, record.created, facts)
 
 
-async def _uploads(
-    service: Service, prefix: str, after: str, limit: int
-) -> list[Entry]:
-    entries: list[Entry] = []
+async def _uploads(service: Service, prefix: str, after: After, limit: int) -> Found:
+    entries: Found = []
+    behind = after[0]
     while len(entries) < limit:
-        records = await service.chunks.uploads(after=after, limit=MAX_ENTRIES)
-        for record in records:
-            if record.upload_id.startswith(prefix):
-                of = record.parameters
-                handler = service.owners.get(f"uploads/{record.upload_id}")
-                state = handler.stream.lifecycle.state.value if handler else "PAUSED"
-                entries.append(
-                    Entry(
-                        f"uploads/{record.upload_id}",
-                        state,
-                        of.total_size or 0,
-                        record.created,
-                        {"name": of.name, "key": of.key, "touched": record.touched},
-                    )
-                )
+        records = await service.chunks.uploads(after=behind, limit=MAX_ENTRIES)
+        entries += [
+            (_upload(service, record), record.parameters.identity)
+            for record in records
+            if record.upload_id.startswith(prefix)
+        ]
         if len(records) < MAX_ENTRIES:
             break
-        after = records[-1].upload_id
+        behind = records[-1].upload_id
     return entries[:limit]
 
 
-_LISTERS: Mapping[str, Callable[[Service, str, str, int], Awaitable[list[Entry]]]] = {
+def _upload(service: Service, record: UploadRecord) -> Entry:
+    of = record.parameters
+    handler = service.owners.get(f"uploads/{record.upload_id}")
+    return Entry(
+        f"uploads/{record.upload_id}",
+        handler.stream.lifecycle.state.value if handler else "PAUSED",
+        of.total_size or 0,
+        record.created,
+        {"name": of.name, "key": of.key, "touched": record.touched},
+    )
+
+
+_LISTERS: Mapping[str, Callable[[Service, str, After, int], Awaitable[Found]]] = {
     "objects": _objects,
     "logs": _logs,
     "sources": _sources,

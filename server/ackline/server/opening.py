@@ -10,7 +10,9 @@ from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.messages import Use
 from ackline.server.fetches import FetchHandler
 from ackline.server.log_subscriptions import LogSubscription
+from ackline.server.permissions import check_open
 from ackline.server.publishes import PublishHandler
+from ackline.server.quotas import check_streams
 from ackline.server.refusals import RETRY_SECONDS, Refusal, refusal_of
 from ackline.server.run_subscriptions import RunSubscription
 from ackline.server.stores.errors import StoreError
@@ -68,9 +70,12 @@ def open_stream(client: Client, stream: Stream) -> None:
         )
         return
     try:
+        check_open(session.known, stream)
+        check_streams(client.service, session.known)
         handler = handler_for(client.service, session, stream)
-    except Refusal as refusal:
-        core.refuse(stream, refusal.code, refusal.text)
+    except (Refusal, ProtocolViolation) as error:
+        refusal = refusal_of(error)
+        core.refuse(stream, refusal.code, refusal.text, retry_after=refusal.retry_after)
         return
     handler.spawn(_open(core, handler), "open")
 

@@ -29,11 +29,12 @@ from ackline.proto.limits import (
 )
 from ackline.proto.messages import Limits
 from ackline.server.addresses import Address
+from ackline.server.identities import parse_permissions, parse_quotas
 from ackline.server.retention import parse_rules
 from ackline.server.sources import WITHOUT_CONSUMER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["OptionError", "Options", "described"]
 
@@ -83,6 +84,14 @@ class Options:
         tls_key: the certificate's key, if it is not in the same file.
         tls_client_ca: authorities; with it every client must have a certificate of one
             of them, and is known by the name in it.
+        tokens: file of identities and their bearer tokens; `ackline-server token`
+            writes it, and what it changes counts within seconds.
+        allow_anonymous: what clients may do that do not say who they are, such as `*`
+            or `fetch:objects/public/*`. Without any, and without `tokens` and
+            `tls_client_ca`, everybody may do everything, and only on this machine.
+        quota: how much one identity may have, unless the tokens file says something
+            else: connections, streams, stored-bytes, bytes-per-second,
+            events-per-second.
         data_dir: the folder of everything durable; one server at a time uses it.
         metrics: where Prometheus and health checks connect, or None for nowhere.
         durability: `synced`: an ACK is sent after fdatasync; `written`: once the
@@ -157,6 +166,19 @@ class Options:
     tls_client_ca: Path | None = field(
         default=None,
         metadata=_about("PEM file of the authorities that clients have to be known to"),
+    )
+    tokens: Path | None = field(
+        default=None, metadata=_about("file of bearer tokens (ackline-server token)")
+    )
+    allow_anonymous: tuple[str, ...] = _option(
+        (),
+        "what clients may do that do not say who they are, such as '*'; repeatable",
+        pair="PERMISSION",
+    )
+    quota: tuple[tuple[str, str], ...] = _option(
+        (),
+        "how much one identity may have, such as streams=100; repeatable",
+        pair="NAME=NUMBER",
     )
     data_dir: Path = field(
         default=Path("ackline-data"), metadata=_about("folder of everything durable")
@@ -306,10 +328,11 @@ class Options:
                     f"{value} is not between {meta['low']:.15g} and"
                     f" {meta['high']:.15g}",
                 )
-        try:
-            parse_rules(self.object_retention)
-        except ValueError as error:
-            raise OptionError("object_retention", str(error)) from None
+        for name, parse in _TEXTS.items():
+            try:
+                parse(getattr(self, name))
+            except ValueError as error:
+                raise OptionError(name, str(error)) from None
         self._check_together()
 
     def _check_together(self) -> None:
@@ -337,6 +360,14 @@ class Options:
             initial_bytes=self.initial_bytes,
             heartbeat=self.heartbeat,
         )
+
+
+_TEXTS: Mapping[str, Callable[[Any], object]] = {
+    "object_retention": parse_rules,
+    "allow_anonymous": parse_permissions,
+    "quota": parse_quotas,
+}
+"""Options whose texts have a form of their own, and what checks that."""
 
 
 def described() -> Iterator[tuple[str, dict[str, Any]]]:

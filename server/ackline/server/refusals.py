@@ -52,8 +52,10 @@ def code_of(error: errors.StoreError) -> Code:
     return _CODES.get(type(error), Code.INTERNAL_ERROR)
 
 
-def refusal_of(error: errors.StoreError | ProtocolViolation) -> Refusal:
+def refusal_of(error: errors.StoreError | ProtocolViolation | Refusal) -> Refusal:
     """Return the refusal that tells a client of an error."""
+    if isinstance(error, Refusal):
+        return error
     if isinstance(error, ProtocolViolation):
         return Refusal(error.code, error.text)
     code = code_of(error)

@@ -20,6 +20,7 @@ from ackline.proto.messages import (
 from ackline.proto.resource import Resource, ResourceKind, parse_resource
 from ackline.server import outcomes
 from ackline.server.listing import list_resources
+from ackline.server.permissions import check_named, check_own
 from ackline.server.refusals import Refusal, refusal_of
 from ackline.server.status import report_status
 from ackline.server.stores.errors import NotFound, StoreError
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
     from ackline.proto.messages import Listed, Outcome, StatusReport, Value
     from ackline.proto.notices import Request
     from ackline.server.clients import Client
+    from ackline.server.identities import Identity
     from ackline.server.service import Service
 
-__all__ = ["answer_request"]
+__all__ = ["answer_request", "cancel_named"]
 
 log = logging.getLogger(__name__)
 
@@ -60,24 +62,25 @@ async def answer_request(client: Client, request_id: int, message: Request) -> N
 async def _reply(
     client: Client, message: Request
 ) -> Listed | StatusReport | Done | Outcome:
-    service = client.service
+    service, who, core = client.service, client.known, client.core
     match message:
         case List():
-            return await list_resources(service, message, client.core.peer_payload)
+            return await list_resources(service, who, message, core.peer_payload)
         case Status():
-            return await report_status(service, message)
+            return await report_status(service, who, message)
         case Delete():
-            return await _delete(service, message)
+            return await _delete(service, who, message)
         case Seal():
-            return await _seal(service, message)
+            return await _seal(service, who, message)
         case Configure():
-            return await _configure(service, message)
+            return await _configure(service, who, message)
         case Cancel():
-            return await _cancel(service, message)
+            return await cancel_named(service, who, message)
 
 
-async def _delete(service: Service, message: Delete) -> Done:
+async def _delete(service: Service, who: Identity, message: Delete) -> Done:
     target = _only(message.target, ResourceKind.OBJECTS, ResourceKind.LOGS)
+    check_named(who, "manage", target)
     if target.kind is ResourceKind.LOGS:
         await service.logs.delete(target.name)
         return Done(f"{target} is deleted")
@@ -85,8 +88,9 @@ async def _delete(service: Service, message: Delete) -> Done:
     return Done(f"{count} version{'s' if count > 1 else ''} of {target} deleted")
 
 
-async def _seal(service: Service, message: Seal) -> Done:
+async def _seal(service: Service, who: Identity, message: Seal) -> Done:
     target = _only(message.target, ResourceKind.LOGS)
+    check_named(who, "manage", target)
     source = await service.logs.open(target.name, create=False)
     outcome = outcomes.ended(
         message.intent, message.code, message.text, source.assigned_id
@@ -102,8 +106,9 @@ LARGEST = 2**63
 _SETTINGS = ("retention_seconds", "retention_bytes")
 
 
-async def _configure(service: Service, message: Configure) -> Done:
+async def _configure(service: Service, who: Identity, message: Configure) -> Done:
     target = _only(message.target, ResourceKind.LOGS)
+    check_named(who, "manage", target)
     settings = message.settings
     for name, value in settings.items():
         if name not in _SETTINGS:
@@ -152,8 +157,15 @@ def _check_number(name: str, value: Value) -> None:
         )
 
 
-async def _cancel(service: Service, message: Cancel) -> Outcome:
+async def cancel_named(service: Service, who: Identity, message: Cancel) -> Outcome:
+    """Cancel an upload or a run by its id; return how it ended, perhaps before.
+
+    Raises:
+        Refusal: there is no such thing, or it is not one's own and not permitted.
+        StoreError: the records cannot be read or changed.
+    """
     target = _only(message.target, ResourceKind.UPLOADS, ResourceKind.RUNS)
+    await check_own(service, who, "cancel", target)
     text = message.text or "an operator cancelled"
     if target.kind is ResourceKind.RUNS:
         return await _cancel_run(service, target.name, text)

@@ -15,6 +15,7 @@ from ackline.proto.stream import Stream
 from ackline.server import outcomes
 from ackline.server.about import about_session
 from ackline.server.opening import handler_for
+from ackline.server.permissions import check_resumed
 from ackline.server.refusals import Refusal, refusal_of
 from ackline.server.sessions import handler_of, hash_token, opened_before
 from ackline.server.stores.errors import Fenced, StoreError
@@ -71,6 +72,7 @@ async def _resume(client: Client, notice: ResumeReceived) -> tuple[int, str]:
 async def _attach(client: Client, session: Session, wanted: list[ResumeStream]) -> None:
     """Move a session to a connection, once everything of the old one is settled."""
     core, sessions = client.core, client.service.sessions
+    session.who = client.who
     if session.connection is not None:
         client.service.client_of(session.connection).fence()
     named = {each.stream_id for each in wanted}
@@ -107,6 +109,8 @@ async def _settle(
         if stream is None:
             await _rebuild(client, session, wanted)
         stream = session.streams.get(wanted.stream_id)
+        if stream is not None:
+            check_resumed(session.known, handler_of(stream))
         if stream is not None and stream.outcome is None:
             await handler_of(stream).settle(wanted)
     except Refusal as refusal:

@@ -19,6 +19,7 @@ from ackline.proto.notices import StoredMoved
 from ackline.proto.resource import ResourceKind
 from ackline.server import outcomes
 from ackline.server.logfeed import LogFeed
+from ackline.server.permissions import check_run
 from ackline.server.refusals import Refusal
 from ackline.server.run import Run
 from ackline.server.runfeed import RunFeed
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ackline.proto.messages import Outcome, ResumeStream
     from ackline.proto.notices import Notice
     from ackline.proto.stream import Stream
+    from ackline.server.identities import Identity
     from ackline.server.service import Service
     from ackline.server.sessions import Session
     from ackline.server.stores.entities import RunRecord, StreamRecord
@@ -59,6 +61,19 @@ class RunSubscription(Subscription):
     def name(self) -> str:
         """The run's source, as long as the run is in memory."""
         return super().name if self.run is None else f"sources/{self.run.source.name}"
+
+    def permitted(self, who: Identity) -> bool:
+        """Tell so of the source or the run; what has ended may be read to its end."""
+        may = super().permitted(who) or who.may("subscribe", self.stream.resource)
+        return may or self.run is None
+
+    async def may_end_work(self) -> bool:
+        """Tell whether it is the client's own run, or it may cancel those of others."""
+        who = self.session.known
+        if self.run is None or who.may("cancel", f"runs/{self.run.run_id}"):
+            return True
+        record = await self.service.runs.record(self.run.run_id)
+        return record is not None and record.identity == who.name
 
     @property
     def feed(self) -> RunFeed | LogFeed:
@@ -183,10 +198,11 @@ class RunSubscription(Subscription):
                 message.key,
                 message.parameters,
             )
-        found = runs.get(self.resource.name) or await runs.record(self.resource.name)
-        if found is None:
-            raise Refusal(Code.NOT_FOUND, f"there is no run {self.resource.name!r}")
-        return found, True
+        record = await runs.record(self.resource.name)
+        if record is None:
+            raise Refusal(Code.NOT_FOUND, f"there is no {self.resource}")
+        check_run(self.session.known, record)
+        return runs.get(record.run_id) or record, True
 
     async def _take(self, run: Run | RunRecord, *, resuming: bool = False) -> None:
         """Read a run, the log of one that has ended, or only how it ended."""

@@ -9,12 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ackline.server.acceptor import Acceptor
+from ackline.server.authentication import Authenticator
 from ackline.server.cleanup import clean_forever
 from ackline.server.collector import Collector
 from ackline.server.configured import configured_sources
 from ackline.server.counters import Counters
 from ackline.server.looplag import watch_loop
 from ackline.server.options import OptionError, Options
+from ackline.server.revocation import watch_identities
 from ackline.server.service import Service
 from ackline.server.signals import on_hangup, stop_signals
 from ackline.server.sinks import CONCURRENCY, Sink
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
 
     from ackline.server.addresses import Address
+    from ackline.server.authentication import AuthenticateFunction
     from ackline.server.sinks import SinkFunction
     from ackline.server.sources import Resumption, SourceFunction, WithoutConsumer
 
@@ -39,6 +42,7 @@ SETTLE_SECONDS = 5.0
 
 F = TypeVar("F", bound="SourceFunction")
 S = TypeVar("S", bound="SinkFunction")
+A = TypeVar("A", bound="AuthenticateFunction")
 
 
 class Serving:
@@ -114,6 +118,7 @@ class Server:
         self.options = options or Options()
         self.sources: dict[str, Source] = {}
         self.sinks: list[Sink] = []
+        self._authenticate: AuthenticateFunction | None = None
 
     def source(
         self,
@@ -225,6 +230,25 @@ class Server:
 
         return register
 
+    def authenticate(self, function: A) -> A:
+        """Register the function that says who a client is, and what it may do.
+
+            @server.authenticate
+            async def who(login: Login) -> Identity | None:
+                user = await users.by_token(login.credential)
+                return user and Identity(user.name, parse_permissions(["upload"]))
+
+        It is asked about whoever the tokens file does not know, before anything else
+        is done for the connection, and has 5 s. An exception is a refusal.
+
+        Raises:
+            ValueError: there is one already.
+        """
+        if self._authenticate is not None:
+            raise ValueError("there is a function that authenticates already")
+        self._authenticate = function
+        return function
+
     @asynccontextmanager
     async def serve(self, options: Options | None = None) -> AsyncGenerator[Serving]:
         """Serve for the time of a block.
@@ -236,12 +260,15 @@ class Server:
             options: instead of those given to the server.
 
         Raises:
-            OptionError: a source cannot be what `follow` or `exec` say.
+            OptionError: a source cannot be what `follow` or `exec` say, the tokens file
+                cannot be used, or other machines could connect and are not asked who
+                they are.
             ListenError: an address cannot be listened on.
             StoreError: the data folder cannot be used.
         """
         chosen = options or self.options
         sources = configured_sources(chosen, self.sources)
+        authenticator = Authenticator(chosen, self._authenticate)
         counters = Counters()
         async with Storage.open(
             chosen.data_dir,
@@ -258,6 +285,7 @@ class Server:
                 sources=sources,
                 sinks=self.sinks,
                 counters=counters,
+                authenticator=authenticator,
             )
             async with _listening(service) as serving:
                 yield serving
@@ -327,6 +355,7 @@ async def _listening(service: Service) -> AsyncGenerator[Serving]:
         await service.start()
         always = [
             asyncio.create_task(clean_forever(service), name="cleanup"),
+            asyncio.create_task(watch_identities(service), name="identities"),
             asyncio.create_task(watch_loop(service.counters.loop_lag), name="loop lag"),
         ]
         if service.options.metrics is not None:

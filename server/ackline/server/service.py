@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ackline.proto.connection import Connection
     from ackline.proto.messages import Outcome
     from ackline.proto.stream import Stream
+    from ackline.server.authentication import Authenticator
     from ackline.server.clients import Client
     from ackline.server.handler import Handler
     from ackline.server.options import Options
@@ -47,6 +48,7 @@ class Service:
     Attributes:
         options, limits, durability: as chosen.
         storage, chunks, logs: the stores.
+        authenticator: says who clients are.
         stats, counters: of the core, and of the server.
         lately: what has ended.
         traces: spans of what goes on.
@@ -69,6 +71,7 @@ class Service:
         sources: Mapping[str, Source],
         sinks: Sequence[Sink],
         counters: Counters,
+        authenticator: Authenticator,
     ) -> None:
         self.options = options
         self.limits = options.limits
@@ -80,6 +83,7 @@ class Service:
         self.logs = storage.logs
         self.stats = Stats()
         self.counters = counters
+        self.authenticator = authenticator
         self.lately = Lately()
         self.traces = Traces()
         self.pool = BufferPool()

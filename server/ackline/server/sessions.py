@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ackline.proto.stream import Stream
     from ackline.server.about import About
     from ackline.server.handler import Handler
+    from ackline.server.identities import Identity
     from ackline.server.service import Service
 
 __all__ = ["Session", "Sessions", "hash_token", "opened_before"]
@@ -47,6 +48,7 @@ class Session(ServerSession):
 
     Attributes:
         turning: held by whoever resumes or ends it.
+        who: whose client is connected, or was last.
         created: unix seconds.
         recorded: streams of an earlier process that were not asked for yet, by id.
         moved: ids of streams that another session has now.
@@ -54,19 +56,34 @@ class Session(ServerSession):
         gone: whether it was ended.
     """
 
-    __slots__ = ("created", "gone", "moved", "recorded", "turning", "unsure")
+    __slots__ = (
+        "created",
+        "gone",
+        "moved",
+        "recorded",
+        "turning",
+        "unsure",
+        "who",
+    )
 
     def __init__(
         self, session_id: str, identity: str, tokens: Tokens, *, epoch: int = 1
     ) -> None:
         super().__init__(session_id, identity, tokens, epoch=epoch)
         self.turning = asyncio.Lock()
+        self.who: Identity | None = None
         self.created = time.time()
         self.recorded: dict[int, StreamRecord] = {}
         # Ids without values: an empty set takes 216 bytes, an empty dict 64.
         self.moved: dict[int, None] = {}
         self.unsure = False
         self.gone = False
+
+    @property
+    def known(self) -> Identity:
+        """Who the client of a session is that has or had a connection."""
+        assert self.who is not None
+        return self.who
 
     @property
     def label(self) -> About:
@@ -111,12 +128,19 @@ class Sessions:
         """Return a session in memory, or None."""
         return self._by_id.get(session_id)
 
+    def streams_of(self, identity: str) -> int:
+        """Return how many streams all sessions of one identity have."""
+        return sum(
+            len(session.streams)
+            for session in self._by_id.values()
+            if session.identity == identity
+        )
+
     def create(self, identity: str) -> tuple[Session, bytes]:
         """Make a session; return it with its token."""
         token = secrets.token_bytes(TOKEN_BYTES)
         session = Session(secrets.token_hex(16), identity, Tokens(hash_token(token)))
         self._by_id[session.session_id] = session
-        self._save(session)
         return session, token
 
     async def find(self, session_id: str) -> Session | None:

@@ -10,6 +10,7 @@ from ackline.proto.lifecycle import State
 from ackline.proto.messages import StatusReport
 from ackline.proto.resource import Resource, ResourceKind, parse_resource
 from ackline.server import outcomes
+from ackline.server.permissions import check_own, denied
 from ackline.server.reasons import (
     Reason,
     run_reasons,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from ackline.proto.messages import Outcome, Status, Value
     from ackline.proto.stream import Stream
+    from ackline.server.identities import Identity
     from ackline.server.run import Run
     from ackline.server.service import Service
     from ackline.server.stores.entities import Delivery, UploadRecord
@@ -35,26 +37,34 @@ MOST_LISTED = 20
 """Streams of a session and cursors of a run that are shown: facts have 64 entries."""
 
 
-async def report_status(service: Service, message: Status) -> StatusReport:
+async def report_status(
+    service: Service, who: Identity, message: Status
+) -> StatusReport:
     """Return how a resource stands.
 
     Raises:
         ProtocolViolation: the target is not a resource.
-        Refusal: there is no such thing.
+        Refusal: there is no such thing, or nothing that this identity may see.
         StoreError: the store cannot be read.
     """
     resource = parse_resource(message.target)
     if resource.kind is ResourceKind.OBJECTS:
-        return await _object(service, resource, message.version)
+        return await _object(service, who, resource, message.version)
     if message.version:
         raise Refusal(Code.INVALID_ARGUMENT, "only objects have versions")
+    await check_own(service, who, "list", resource)
     return await _REPORTERS[resource.kind](service, resource)
 
 
-async def _object(service: Service, target: Resource, version: int) -> StatusReport:
+async def _object(
+    service: Service, who: Identity, target: Resource, version: int
+) -> StatusReport:
     found = await service.chunks.object(target.name, version or None)
     if found is None and not version:
         found = await service.chunks.object_by_id(target.name)
+    named = target if found is None else Resource(ResourceKind.OBJECTS, found.name)
+    if not who.may("list", str(named)):
+        raise denied(who, "list", target)
     if found is None:
         raise _missing(target, version)
     facts: dict[str, Value] = {

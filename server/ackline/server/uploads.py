@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from ackline.proto.notices import ChunkParked, ChunkReceived, EndReceived
 from ackline.server import outcomes
 from ackline.server.commits import commit_upload
 from ackline.server.handler import Answer, Handler
+from ackline.server.quotas import room_left
 from ackline.server.refusals import RETRY_SECONDS, Refusal
 from ackline.server.stores.errors import (
     ChecksumConflict,
@@ -54,6 +56,10 @@ __all__ = ["UploadHandler"]
 log = logging.getLogger(__name__)
 
 
+QUOTA_SECONDS = 60.0
+"""Seconds until an upload that a quota has no room for may be tried again."""
+
+
 class UploadHandler(Handler):
     """Stores chunks as they come, and commits them as one object at END.
 
@@ -72,6 +78,7 @@ class UploadHandler(Handler):
         self.detail = detail
         self.upload: Upload | None = None
         self._existing = False
+        self._room = math.inf
         self.epoch = 0
         self._held: tuple[int, int, int] | None = None
         self.trouble: StoreError | None = None
@@ -185,6 +192,7 @@ class UploadHandler(Handler):
                 self.upload = await self.service.chunks.load(upload_id)
                 self._tell_lost()
                 self.epoch = await self.upload.takeover()
+                await self._remember_room()
                 self._own()
         except Ended as error:
             self.end_as_recorded(outcomes.load(error.outcome))
@@ -200,6 +208,9 @@ class UploadHandler(Handler):
     def noticed(self, notice: Notice) -> None:
         """Store what came."""
         match notice:
+            case ChunkReceived() if not self._has_room(notice):
+                text = f"the quota of {self.session.identity} has no room for more"
+                self.fail_soon(Code.QUOTA_EXCEEDED, text)
             case ChunkReceived():
                 self._store_soon(self._store(notice, time.perf_counter()), "store")
             case ChunkParked():
@@ -288,12 +299,37 @@ class UploadHandler(Handler):
                 await self._continue(found)
             except Ended:
                 return False
+            await self._remember_room()
         else:
             self._existing = False
+            self._room = await self._room_for(of)
             self.upload = await self.service.chunks.create(of)
             self.epoch = self.upload.record.epoch
         self._own()
         return True
+
+    async def _room_for(self, of: UploadParameters) -> float:
+        """Return what the quota leaves for an upload; refuse one that is larger."""
+        room = await room_left(self.service, self.session.known)
+        if room < max(1, of.total_size or 0):
+            raise Refusal(
+                Code.QUOTA_EXCEEDED,
+                f"{of.identity} may store {room:,.0f} bytes more: delete something",
+                retry_after=QUOTA_SECONDS,
+            )
+        return room
+
+    def _has_room(self, notice: ChunkReceived) -> bool:
+        end = notice.index * self.detail.chunk_size + notice.length
+        return end <= self._room
+
+    async def _remember_room(self) -> None:
+        """Have an upload that goes on count what it has stored as its own."""
+        assert self.upload is not None
+        room = await room_left(self.service, self.session.known)
+        self._room = room + self.upload.bytes_stored
+        if self.detail.size is not None:
+            self._room = math.inf  # it was counted whole when it began
 
     def _ended_before(self, found: UploadRecord, of: UploadParameters) -> bool:
         """Tell whether the key's upload has an outcome that stands; take it."""

@@ -112,6 +112,12 @@ class FileChunks:
             partial(upload_rows.upload_by_key, identity=identity, name=name, key=key)
         )
 
+    async def stored_by(self, identity: str) -> int:
+        """Return the bytes of an identity's objects and open uploads."""
+        return await self._shared.records.run(
+            partial(upload_rows.stored_by, identity=identity)
+        )
+
     async def upload(self, upload_id: str) -> UploadRecord | None:
         """Return an upload, open or ended, or None."""
         return await self._shared.records.run(

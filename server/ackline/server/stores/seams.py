@@ -276,6 +276,10 @@ class ChunkStore(Protocol):
         """Return the upload of this key, open or ended, or None."""
         ...
 
+    async def stored_by(self, identity: str) -> int:
+        """Return the bytes of an identity's objects and open uploads."""
+        ...
+
     async def upload(self, upload_id: str) -> UploadRecord | None:
         """Return an upload, open or ended, or None."""
         ...

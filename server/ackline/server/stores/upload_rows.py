@@ -38,6 +38,7 @@ __all__ = [
     "put_chunk",
     "put_epoch",
     "restore_upload",
+    "stored_by",
     "touch_uploads",
     "upload_by_id",
     "upload_by_key",
@@ -130,6 +131,24 @@ def upload_by_key(
         (identity, name, key),
     ).fetchone()
     return _upload(row) if row else None
+
+
+def stored_by(connection: sqlite3.Connection, identity: str) -> int:
+    """Return the bytes of an identity's objects and open uploads.
+
+    An upload counts with its whole size from the beginning, where that is known.
+    """
+    row = connection.execute(
+        """
+        SELECT
+            (SELECT coalesce(sum(size), 0) FROM objects WHERE identity = :identity)
+            + (SELECT coalesce(sum(coalesce(
+                total_size, (SELECT sum(length) FROM chunks WHERE upload = serial), 0
+            )), 0) FROM uploads WHERE identity = :identity AND outcome IS NULL)
+        """,
+        {"identity": identity},
+    ).fetchone()
+    return int(row[0])
 
 
 def open_uploads(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -10,14 +11,16 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from ackline.proto.errors import ProtocolViolation
+from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.messages import Status
 from ackline.server.clients import AGENT
 from ackline.server.counters import SECONDS
+from ackline.server.identities import Identity
 from ackline.server.lately import Ended
-from ackline.server.refusals import Refusal
+from ackline.server.refusals import Refusal, refusal_of
 from ackline.server.status import report_status
 from ackline.server.stores.errors import StoreError
+from ackline.server.web.cancelling import cancel_stream
 from ackline.server.web.http import Request, Response, text_response
 from ackline.server.web.samples import INTERVAL, Row, Sampler, Totals
 
@@ -27,6 +30,18 @@ if TYPE_CHECKING:
     from ackline.server.service import Service
 
 __all__ = ["Hello", "Live", "Update"]
+
+log = logging.getLogger(__name__)
+
+OPERATOR = Identity("operator")
+"""Who looks at the page sees everything: it is for who may reach the metrics port."""
+
+_CONFLICT = HTTPStatus.CONFLICT
+_STATUSES = {
+    Code.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    Code.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
+    Code.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+}
 
 MAX_VIEWERS = 16
 """Feeds at a time: each costs a search through all streams a second."""
@@ -71,6 +86,18 @@ class Update(Struct, frozen=True):
     ended: list[Ended]
 
 
+class Wanted(Struct, frozen=True):
+    """What is to be cancelled.
+
+    Attributes:
+        id: of a row.
+        work: whether a subscription's run is to stop too.
+    """
+
+    id: str
+    work: bool = False
+
+
 class Live:
     """Answers the page, and `ackline top`."""
 
@@ -95,7 +122,7 @@ class Live:
         """Return how one resource stands: a STATUS_REPORT as JSON (SPEC.md §19)."""
         try:
             target = Status(request.query.get("target", ""))
-            report = await report_status(self._service, target)
+            report = await report_status(self._service, OPERATOR, target)
         except (Refusal, ProtocolViolation, StoreError) as error:
             return text_response(str(error), HTTPStatus.NOT_FOUND)
         body = msgspec.json.encode(msgspec.structs.asdict(report))
@@ -123,8 +150,36 @@ class Live:
             ended=list(islice(self._service.lately, MAX_ENDED)),
         )
 
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a stream or run, if the bearer token's identity may.
+
+        The token is in a header, which no other site can have a browser send: there is
+        no cookie that could be used behind its owner's back.
+        """
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        who = self._service.authenticator.bearer(token)
+        if scheme.lower() != "bearer" or who is None:
+            return text_response(
+                "the token is not known here, was revoked or has expired",
+                HTTPStatus.UNAUTHORIZED,
+            )
+        try:
+            wanted = msgspec.json.decode(request.body, type=Wanted)
+            outcome = await cancel_stream(self._service, who, wanted.id, wanted.work)
+        except msgspec.DecodeError as error:
+            return text_response(str(error), HTTPStatus.BAD_REQUEST)
+        except (Refusal, ProtocolViolation, StoreError) as error:
+            refusal = refusal_of(error)
+            return text_response(str(refusal), _STATUSES.get(refusal.code, _CONFLICT))
+        log.info("%s cancelled %s on the page", who.name, wanted.id)
+        return text_response(
+            f"{outcome.outcome.name.lower()} at unit {outcome.position}"
+        )
+
     def _no_cancel(self) -> str:
-        return "Nothing can be cancelled here."
+        if self._service.options.tokens is not None:
+            return ""
+        return "Nothing can be cancelled here: the server has no tokens (--tokens)."
 
 
 def _event(name: str, what: Struct) -> bytes:

@@ -55,6 +55,8 @@ class Site:
         await self._http.close()
 
     async def _answer(self, request: Request) -> Response:
+        if request.path == "/cancel" and request.method == "POST":
+            return await self._live.cancel(request)
         if request.method not in ("GET", "HEAD"):
             return text_response("use GET", HTTPStatus.METHOD_NOT_ALLOWED)
         if request.path in PAGES:
