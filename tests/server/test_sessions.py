@@ -118,6 +118,7 @@ async def test_the_newest_connection_takes_the_session_over(start: Start) -> Non
 async def test_tokens_hold_across_a_restart(start: Start) -> None:
     async with start() as serving:
         peer = await Peer(serving.port).connect()
+        await peer.upload("a", DATA, end=False).stored(3)
         await peer.drop()
         await peer.connect()
         before = held(peer)
@@ -131,6 +132,21 @@ async def test_tokens_hold_across_a_restart(start: Start) -> None:
         peer.session.session = structs.replace(before, token=b"\1" * 32)
         await peer.connect()
         assert await resume_code(peer) == Code.TOKEN_INVALID
+        await peer.drop()
+
+
+async def test_a_session_without_streams_is_not_worth_a_record(start: Start) -> None:
+    async with start() as serving:
+        peer = await Peer(serving.port).connect()
+        await peer.drop()
+        await peer.connect()
+        assert await resume_code(peer) == 0
+        await peer.drop()
+    async with start() as serving:
+        peer.port = serving.port
+        await peer.connect()
+        assert await resume_code(peer) == Code.UNKNOWN_SESSION
+        await peer.upload("a", b"x").ended()
         await peer.drop()
 
 

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import socket
+from collections import deque
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,12 @@ BACKLOG = 1024
 """Connections the kernel may hold while the loop is busy: a fleet that reconnects."""
 
 ACCEPTED_A_TURN = 2
-"""Connections taken in one turn of the event loop, about half a millisecond of work: a
-flood of them leaves the rest of each turn to those that are connected."""
+"""Connections accepted, and begun, in one turn of the event loop, a millisecond of it:
+a thousand that say something at once must not keep those waiting that are there."""
+
+ACCEPT_COST, BEGIN_COST, TLS_COST = 20, 40, 150
+"""What accepting, the first bytes and a TLS handshake cost, in units of 10 us. Under
+pressure new connections get a fifth of the processor together (`Service.arriving`)."""
 
 LAST_WORDS = 0.5
 """Seconds a connection gets to write what is left when it is closed."""
@@ -71,6 +76,7 @@ class Acceptor:
         self._arrivals = Arrivals(
             most=options.max_unauthenticated, timeout=options.handshake_timeout
         )
+        self._begun: deque[tuple[socket.socket, Arrival]] = deque()
         self._told_exhausted = -EXHAUSTED_TOLD
         self.address = options.listen
 
@@ -171,13 +177,26 @@ class Acceptor:
                 self._exhausted(error)
                 return
             self._arrived(accepted, str(name[0]))
+            rest = self._spend(ACCEPT_COST)
+            if rest:
+                self._pause(rest)
+                return
 
-    def _exhausted(self, error: OSError) -> None:
-        """Make room, and try again a little later: the socket would stay readable."""
-        loop, service = asyncio.get_running_loop(), self._service
+    def _spend(self, units: int) -> float:
+        """Count work for strangers; return the seconds to do none of it."""
+        return self._service.arriving.spend(units, self._service.now())
+
+    def _pause(self, seconds: float) -> None:
+        """Accept nothing for a while: the sockets would stay readable."""
+        loop = asyncio.get_running_loop()
         for listening in self._sockets:
             loop.remove_reader(listening)
-        loop.call_later(EXHAUSTED_PAUSE, self._accept_on)
+        loop.call_later(seconds, self._accept_on)
+
+    def _exhausted(self, error: OSError) -> None:
+        """Make room, and try again a little later."""
+        service = self._service
+        self._pause(EXHAUSTED_PAUSE)
         self._arrivals.drop_oldest("the server has no file descriptors left")
         if service.now() - self._told_exhausted >= EXHAUSTED_TOLD:
             self._told_exhausted = service.now()
@@ -217,8 +236,25 @@ class Acceptor:
         accepted.close()
 
     def _speaks(self, accepted: socket.socket, arrival: Arrival) -> None:
+        """Take note of the first bytes; they are looked at in turn."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(accepted)
+        self._begun.append((accepted, arrival))
+        if len(self._begun) == 1:
+            loop.call_soon(self._begin_some)
+
+    def _begin_some(self) -> None:
+        rest = 0.0
+        for _ in range(min(ACCEPTED_A_TURN, len(self._begun))):
+            accepted, arrival = self._begun.popleft()
+            if not arrival.ended:
+                self._begin(accepted, arrival)
+                rest = self._spend(TLS_COST if self.tls else BEGIN_COST)
+        if self._begun:
+            asyncio.get_running_loop().call_later(rest, self._begin_some)
+
+    def _begin(self, accepted: socket.socket, arrival: Arrival) -> None:
         """Look at the first bytes: are they what this port is for?"""
-        asyncio.get_running_loop().remove_reader(accepted)
         try:
             head = accepted.recv(2, socket.MSG_PEEK)
         except OSError:

@@ -44,6 +44,11 @@ class Arrival:
             arrivals.timeout, self._too_slow
         )
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is over."""
+        return self._timer is None
+
     def proceed(self, drop: Drop) -> None:
         """Take note that another part has the connection, and how that ends it."""
         self._drop = drop

@@ -8,8 +8,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ackline.aio import subject
+from ackline.proto.allowance import COSTS
 from ackline.proto.connection import Phase
 from ackline.proto.errors import Code, code_name
+from ackline.proto.frames import FrameType
 from ackline.proto.limits import ALPN
 from ackline.proto.messages import Session as WireSession
 from ackline.proto.notices import (
@@ -60,6 +62,7 @@ class Client:
         peer: address of the client, for logs.
         subject: whom its certificate names, if it showed one that was verified.
         who: whose it is, once HELLO was accepted.
+        opening: OPENs that are worked on.
         session: once there is one; None again when another connection takes it.
     """
 
@@ -69,6 +72,7 @@ class Client:
         "_pump",
         "_refusal",
         "core",
+        "opening",
         "peer",
         "service",
         "session",
@@ -83,6 +87,7 @@ class Client:
         self.peer = ""
         self.subject = ""
         self.who: Identity | None = None
+        self.opening = 0
         self.session: Session | None = None
         self._pump: Pump | None = None
         self._arrival: Arrival | None = arrival
@@ -106,6 +111,7 @@ class Client:
             pool=service.pool,
             budget=service.budget,
             max_chunks=service.options.max_upload_chunks,
+            pressure=service.load.pressure,
         )
         service.connected(self)
         self._look_at_tls(pump.transport.get_extra_info("ssl_object"))
@@ -220,6 +226,8 @@ class Client:
                 self.service.tasks.spawn(self._hello(notice.hello), "handshake")
             case ResumeReceived():
                 self.stop_timer()
+                service = self.service
+                service.arriving.spend(COSTS[FrameType.RESUME], service.now())
                 self.service.tasks.spawn(resume_session(self, notice), "resume")
             case SessionConfirmed():
                 if self.session is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code, ProtocolViolation
@@ -33,6 +34,11 @@ log = logging.getLogger(__name__)
 OVERLOADED_LAG = 0.5
 """Seconds that the event loop is late: far from what a server does that moves all that
 its link and disk can. Streams that are there go on, and are late enough."""
+
+MAX_OPENING = 256
+"""OPENs of one connection that are worked on at once; until some of them are answered
+nothing more is read from it. It counts those that the client has released meanwhile:
+opening and releasing as fast as it can must not pile up work (HTTP/2 rapid reset)."""
 
 
 def handler_for(service: Service, session: Session, stream: Stream) -> Handler:
@@ -77,7 +83,16 @@ def open_stream(client: Client, stream: Stream) -> None:
         refusal = refusal_of(error)
         core.refuse(stream, refusal.code, refusal.text, retry_after=refusal.retry_after)
         return
-    handler.spawn(_open(core, handler), "open")
+    client.opening += 1
+    if client.opening >= MAX_OPENING:
+        core.crowded(yes=True)
+    task = handler.spawn(_open(core, handler), "open")
+    task.add_done_callback(partial(_done, client))
+
+
+def _done(client: Client, _task: object) -> None:
+    client.opening -= 1
+    client.core.crowded(yes=client.opening >= MAX_OPENING)
 
 
 async def _open(core: ServerConnection, handler: Handler) -> None:

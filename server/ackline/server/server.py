@@ -361,8 +361,9 @@ async def _listening(service: Service) -> AsyncGenerator[Serving]:
         if service.options.metrics is not None:
             metrics = Site(service, service.options.metrics)
             await metrics.start()
-        await acceptor.start()
-        yield Serving(acceptor, metrics)
+        with service.load.watched():
+            await acceptor.start()
+            yield Serving(acceptor, metrics)
     finally:
         await acceptor.drain(0)
         await acceptor.close()

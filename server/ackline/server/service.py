@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ackline.aio import ScratchPool
+from ackline.proto.allowance import Allowance
 from ackline.proto.buffers import BufferPool
 from ackline.proto.messages import Durability
 from ackline.proto.server_connection import ServerConnection
@@ -18,6 +19,7 @@ from ackline.server.arrivals import Places
 from ackline.server.counters import Counters
 from ackline.server.deliveries import Deliveries
 from ackline.server.lately import Lately
+from ackline.server.load import Load
 from ackline.server.runs import Runs
 from ackline.server.sessions import Sessions
 from ackline.server.tasks import Tasks
@@ -58,6 +60,8 @@ class Service:
         sessions, runs, deliveries: see their classes.
         clients: all connections.
         places: for connections, in all and from each address.
+        load: whether there is more to do than can be done.
+        arriving: how much of that may be for new connections.
         owners: which handler has `uploads/ID` or a publisher, so that an OPEN with the
             same key can take it over.
         draining: whether the server is about to stop.
@@ -95,11 +99,13 @@ class Service:
         self.places = Places(
             most=options.max_connections, most_each=options.max_connections_per_address
         )
+        self._loop = asyncio.get_running_loop()
+        self.load = Load()
+        self.arriving = Allowance(self.load.pressure, self.now())
         self.owners: dict[str, Handler] = {}
         self.draining = False
         self.started = time.time()
         self._locks = WeakValueDictionary[str, asyncio.Lock]()
-        self._loop = asyncio.get_running_loop()
         self.sessions = Sessions(self)
         self.runs = Runs(self, sources)
         self.deliveries = Deliveries(self, sinks)

@@ -34,6 +34,14 @@ log = logging.getLogger(__name__)
 
 TOKEN_BYTES = 32
 
+MOST_EMPTY = 1_000
+"""Sessions without a stream and a connection: more would only be what clients left that
+connect as often as they can. Who comes back late gets a new one, and misses nothing."""
+
+MOST_MOVED = 1_000
+"""Ids of streams that moved, of one session: they tell why a stream is gone when it is
+resumed, which otherwise is `unknown_stream`."""
+
 PASSED = 0.001
 """Seconds left of a deadline that passed while no server ran: 0 would be none."""
 
@@ -51,7 +59,8 @@ class Session(ServerSession):
         who: whose client is connected, or was last.
         created: unix seconds.
         recorded: streams of an earlier process that were not asked for yet, by id.
-        moved: ids of streams that another session has now.
+        moved: ids of streams that another session has now, the newest of them.
+        on_record: whether the records have it: from its first stream on.
         unsure: whether its newest epoch may be on record though that seemed to fail.
         gone: whether it was ended.
     """
@@ -60,6 +69,7 @@ class Session(ServerSession):
         "created",
         "gone",
         "moved",
+        "on_record",
         "recorded",
         "turning",
         "unsure",
@@ -76,6 +86,7 @@ class Session(ServerSession):
         self.recorded: dict[int, StreamRecord] = {}
         # Ids without values: an empty set takes 216 bytes, an empty dict 64.
         self.moved: dict[int, None] = {}
+        self.on_record = False
         self.unsure = False
         self.gone = False
 
@@ -115,6 +126,9 @@ class Sessions:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._by_id: dict[str, Session] = {}
+        # Without a connection, the longest first; without streams they are of no use.
+        self._waiting: dict[str, Session] = {}
+        self._empty: dict[str, Session] = {}
         self._store = service.storage.sessions
 
     def __len__(self) -> int:
@@ -172,6 +186,9 @@ class Sessions:
         """
         token = secrets.token_bytes(TOKEN_BYTES)
         session.tokens.issue(hash_token(token))
+        if not session.on_record:
+            session.epoch += 1
+            return token
         try:
             await self._advance(session)
         except NotFound:
@@ -189,15 +206,23 @@ class Sessions:
         """Take note that the client has stored the newest token."""
         if epoch == session.epoch and session.tokens.successor is not None:
             session.tokens.confirm()
-            self._save(session)
+            if session.on_record:
+                self._save(session)
 
     def detached(self, session: Session) -> None:
         """Take note that the session has no connection."""
         session.connection = None
         session.detached_at = self._service.now()
-        self._background(
-            self._store.touch([session.session_id], time.time()), "touch session"
-        )
+        if session.on_record:
+            self._background(
+                self._store.touch([session.session_id], time.time()), "touch session"
+            )
+        if session.streams or session.recorded:
+            _bounded(
+                self, self._waiting, session, self._service.options.max_connections
+            )
+        else:
+            _bounded(self, self._empty, session, MOST_EMPTY)
 
     async def opened(self, session: Session, stream: Stream, target: str) -> None:
         """Record a stream before OPENED says that it is there.
@@ -212,6 +237,9 @@ class Sessions:
             open_message=encode(_dated(stream.open)),
             target=target,
         )
+        if not session.on_record:
+            session.on_record = True
+            self._save(session)  # is written before what follows
         try:
             await self._store.save_stream(record)
         except NotFound:
@@ -249,6 +277,8 @@ class Sessions:
         del session.streams[stream.id]
         if moved:
             session.moved[stream.id] = None
+            if len(session.moved) > MOST_MOVED:
+                del session.moved[next(iter(session.moved))]
         connection = stream.connection
         if connection is not None and stream.id in connection.streams:
             self._service.connection_of(stream).drop(stream)
@@ -268,10 +298,12 @@ class Sessions:
         if session.gone:
             return
         session.gone = True
-        self._by_id.pop(session.session_id, None)
+        for where in (self._by_id, self._waiting, self._empty):
+            where.pop(session.session_id, None)
         for stream in list(session.streams.values()):
             self.forget(session, stream)
-        self._background(self._store.delete(session.session_id), "delete session")
+        if session.on_record:
+            self._background(self._store.delete(session.session_id), "delete session")
         log.info("%s has ended", session.label)
 
     async def expire(self) -> None:
@@ -336,6 +368,18 @@ def _dated(message: Open) -> Open:
     return replace(message, deadline=time.time() + message.deadline)
 
 
+def _bounded(
+    sessions: Sessions, waiting: dict[str, Session], session: Session, most: int
+) -> None:
+    """Add a session to those that wait for their clients; the longest go for it."""
+    waiting.pop(session.session_id, None)
+    waiting[session.session_id] = session
+    while len(waiting) > most:
+        oldest = waiting.pop(next(iter(waiting)))
+        if oldest.connection is None and not oldest.turning.locked():
+            sessions.end(oldest)
+
+
 async def _attempt(coroutine: Coroutine[Any, Any, object], what: str) -> None:
     try:
         await coroutine
@@ -365,4 +409,5 @@ def _session_of(record: SessionRecord) -> Session:
         epoch=record.epoch,
     )
     session.created = record.created
+    session.on_record = True
     return session
