@@ -235,8 +235,9 @@ MINIMAL: dict[str, tuple[Fields, int]] = {
             "reasons": [],
             "facts": Map(),
             "metadata": Map(),
+            "history": [],
         },
-        1,
+        2,
     ),
     "DELETE": ({"target": "logs/app", "version": 0}, 1),
     "SEAL": ({"target": "logs/app", "intent": 1, "code": 0, "text": ""}, 3),
@@ -552,6 +553,7 @@ FULL: dict[str, list[Fields]] = {
             "reasons": ["disconnected", "paused_by_client"],
             "facts": _METADATA,
             "metadata": _METADATA,
+            "history": ["2026-01-31T12:00:00.000Z opened", "…"],
         }
     ],
     "DELETE": [{"target": "objects/greeting.txt", "version": 3}],

@@ -308,7 +308,7 @@ LAYOUTS = """
 21 LISTED: entries [Entry], after str, after_version u64 0
 22 STATUS: target str, version u64 0
 23 STATUS_REPORT: target str, state str, reasons [str], facts map,
-    metadata map {}
+    metadata map {}, history [str] []
 24 DELETE: target str, version u64 0
 25 SEAL: target str, intent 1-3 1, code u16 0, text str ''
 26 CONFIGURE: target str, settings map

@@ -50,6 +50,7 @@ from ackline.proto.notices import (
     ConnectionFailed,
     EndReceived,
     PeerLeft,
+    PeerPaused,
     PongReceived,
 )
 from ackline.proto.outbox import Outbox, count_sent
@@ -625,8 +626,11 @@ class Connection(ABC):
     ) -> None:
         message = decode(Pause, payload)
         stream = self._stream(stream_id)
-        if stream is not None and not stream.ended:
-            stream.peer_paused(paused=message.paused)
+        if stream is None or stream.ended or stream.paused_there == message.paused:
+            return
+        stream.peer_paused(paused=message.paused)
+        if not self.is_client:
+            stream.notify(PeerPaused(stream, message.paused, message.text))
 
     def _error(
         self, _flags: int, stream_id: int, sequence: int, payload: memoryview

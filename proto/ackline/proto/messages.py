@@ -331,6 +331,7 @@ class StatusReport(Struct, array_like=True, frozen=True):
     reasons: Texts
     facts: Values
     metadata: Values = {}
+    history: Texts = ()
 
     def __post_init__(self) -> None:
         check_values(self.facts)

@@ -54,6 +54,7 @@ __all__ = [
     "OpenReceived",
     "OutcomeReceived",
     "PeerLeft",
+    "PeerPaused",
     "PongReceived",
     "Redirected",
     "ReleaseReceived",
@@ -252,6 +253,14 @@ class CancelReceived(Struct, frozen=True):
     message: Cancel
 
 
+class PeerPaused(Struct, frozen=True):
+    """Server: the client has paused the stream, or goes on."""
+
+    stream: Stream
+    paused: bool
+    text: str
+
+
 class ReleaseReceived(Struct, frozen=True):
     """Server: the client will not ask for this stream again."""
 
@@ -297,6 +306,7 @@ Notice: TypeAlias = (
     | StoredMoved
     | SenderHeld
     | CancelReceived
+    | PeerPaused
     | ReleaseReceived
     | OutcomeReceived
     | StreamBroken

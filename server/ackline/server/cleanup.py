@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code
@@ -38,6 +39,7 @@ async def clean(service: Service) -> None:
         ("delete old objects", lambda: expire_objects(service)),
         ("delete old runs", service.runs.expire),
         ("delete old logs", service.logs.trim),
+        ("delete old histories", lambda: _histories(service)),
     )
     for what, step in steps:
         try:
@@ -46,6 +48,12 @@ async def clean(service: Service) -> None:
             log.error("cannot %s: %s", what, error)
         except Exception:
             log.exception("a defect: cannot %s", what)
+
+
+async def _histories(service: Service) -> None:
+    options = service.options
+    kept = max(options.upload_ttl, options.outcome_ttl)
+    await service.histories.expire(time.time() - kept)
 
 
 async def _uploads(service: Service) -> None:

@@ -150,6 +150,8 @@ class Client:
             self.service.sessions.detached(session)
             for handler in session.handlers:
                 handler.detached()
+                if handler.stream.outcome is None:
+                    handler.note(f"lost its connection, at {handler.position}", soon=True)
                 if handler.trace is not None:
                     handler.trace.event("disconnected")
 
@@ -277,6 +279,9 @@ class Client:
         session, token = self.service.sessions.create(self.identity)
         session.connection, session.who = self.core, self.who
         log.info("%s of %s from %s", session.label, self.identity, self.peer)
+        self.service.histories.note(
+            f"sessions/{session.session_id}", f"begun by {self.identity} from {self.peer}"
+        )
         return session, WireSession(session.session_id, token, session.epoch)
 
     def _look_at_tls(self, secured: ssl.SSLObject | None) -> None:

@@ -24,7 +24,12 @@ from typing import TYPE_CHECKING, ClassVar
 from ackline.proto.errors import Code, ProtocolViolation, code_name
 from ackline.proto.limits import MAX_KEY
 from ackline.proto.messages import OutcomeKind, Scope
-from ackline.proto.notices import CancelReceived, ReleaseReceived, StreamBroken
+from ackline.proto.notices import (
+    CancelReceived,
+    PeerPaused,
+    ReleaseReceived,
+    StreamBroken,
+)
 from ackline.proto.resource import parse_resource
 from ackline.server import outcomes
 from ackline.server.about import About
@@ -260,6 +265,7 @@ class Handler(ABC):
                 self.stream, Code.MOVED, "it was opened again with the same key"
             )
         log.info("%s moved to another stream", self.label)
+        self.note("moved: it was opened again with the same key", soon=True)
         self.service.sessions.forget(self.session, self.stream, moved=True)
 
     def release(self, *, abandoned: bool) -> None:
@@ -301,6 +307,9 @@ class Handler(ABC):
                 self.spawn(self._cancelled(notice), "cancel")
             case ReleaseReceived():
                 self.service.sessions.forget(self.session, self.stream)
+            case PeerPaused(paused=paused, text=text):
+                what = "paused" if paused else "goes on"
+                self.note(f"{what} (by its client){f': {text}' if text else ''}")
             case StreamBroken():
                 self.spawn(
                     self.end(OutcomeKind.FAILED, notice.code, notice.text, work=False),
@@ -322,15 +331,39 @@ class Handler(ABC):
         self.service.lately.add(self, outcome)
         if self.trace is not None:
             self.trace.ended(outcome)
-        log.info(
-            "%s %s at %d%s",
-            self.label,
-            outcome.outcome.name.lower(),
-            outcome.position,
-            f": {code_name(outcome.code)}: {outcome.text}" if outcome.code else "",
-        )
+        told = f"{outcome.outcome.name.lower()} at {outcome.position}"
+        if outcome.code:
+            told += f": {code_name(outcome.code)}: {outcome.text}"
+        log.info("%s %s", self.label, told)
+        well = outcome.outcome is OutcomeKind.COMPLETED
+        self.note(told, soon=not well, over=well)
         self.service.sessions.ended(self.session, self.stream, outcome)
         self._close_once()
+
+    def note(self, text: str, *, soon: bool = False, over: bool = False) -> None:
+        """Add to the histories of what the stream is about, and of its session.
+
+        Args:
+            text: what happened.
+            soon: see `Histories.note`.
+            over: see there.
+        """
+        histories, stream = self.service.histories, self.stream
+        session_id = self.session.session_id
+        about = stream.resource
+        histories.note(
+            about,
+            f"{session_id[:8]}/{stream.id} {text}",
+            lasting=self.lasting,
+            soon=soon,
+            over=over,
+        )
+        histories.note(f"sessions/{session_id}", f"stream {stream.id} {about} {text}")
+
+    @property
+    def lasting(self) -> bool:
+        """Whether what the stream is about is found again after a restart."""
+        return False
 
     def fail_soon(self, code: int, text: str) -> None:
         """Fail the stream: at once, or when OPENED, which comes first, is sent."""

@@ -136,6 +136,12 @@ def _accept(core: ServerConnection, handler: Handler) -> None:
         standing=answer.standing,
     )
     log.info("%s opened%s", handler.label, " again" if answer.existing else "")
+    if not answer.existing:
+        service.histories.begin(stream.resource)
+    handler.note(
+        f"opened{' again' if answer.existing else ''} by {session.identity} from"
+        f" {service.client_of(core).peer}, at {answer.standing.position}"
+    )
     handler.opened()
     if stream.outcome is not None:
         service.sessions.ended(session, stream, stream.outcome)

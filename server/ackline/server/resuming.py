@@ -146,6 +146,7 @@ async def _rebuild(client: Client, session: Session, wanted: ResumeStream) -> No
     session.streams[stream_id] = stream
     handler.opened()
     log.info("%s is back after a restart", handler.label)
+    handler.note("is back after a restart of the server")
 
 
 def _answer(
@@ -174,8 +175,12 @@ def _answer(
         if stream.outcome is None:
             handler = handler_of(stream)
             handler.attached()
+            handler.note(f"resumed from {client.peer}, at {handler.position}")
             if handler.trace is not None:
                 handler.trace.event("resumed")
+    client.service.histories.note(
+        f"sessions/{session.session_id}", f"resumed from {client.peer}"
+    )
     log.info(
         "%s resumed from %s with %d streams",
         session.label,

@@ -116,6 +116,12 @@ class Run(Attended):
         """Its stable name, for logs."""
         return about_run(self.run_id, self.source.name, self.identity)
 
+    def note(self, text: str, *, soon: bool = False) -> None:
+        """Add to its history; see `Histories.note`."""
+        self._service.histories.note(
+            f"runs/{self.run_id}", text, lasting=self.run_log is not None, soon=soon
+        )
+
     @property
     def active(self) -> bool:
         """Whether it has not ended."""
@@ -173,6 +179,7 @@ class Run(Attended):
         self.wait(parameters)
         self._begin(parameters)
         log.info("%s started", self.label)
+        self.note(f"started for {self.identity}")
 
     def wait(self, parameters: dict[str, Value]) -> None:
         """Wait for `compute_from()`, if nobody needs the run's source to begin now."""
@@ -347,13 +354,11 @@ class Run(Attended):
     async def _ended(self, kind: OutcomeKind, code: int, text: str) -> None:
         outcome = outcomes.ended(kind, code, text, self.next_id)
         self.outcome = outcome = await self._service.runs.finished(self, outcome)
-        log.info(
-            "%s %s after %d events%s",
-            self.label,
-            outcome.outcome.name.lower(),
-            outcome.position,
-            f": {outcome.text}" if outcome.text else "",
-        )
+        told = f"{outcome.outcome.name.lower()} after {outcome.position} events"
+        if outcome.text:
+            told += f": {outcome.text}"
+        log.info("%s %s", self.label, told)
+        self.note(told, soon=True)
         self.buffer.finish(
             End(Intent(int(outcome.outcome)), outcome.code, clipped(outcome.text))
         )

@@ -18,6 +18,7 @@ from ackline.proto.windows import Budget
 from ackline.server.arrivals import Places
 from ackline.server.counters import Counters
 from ackline.server.deliveries import Deliveries
+from ackline.server.histories import Histories
 from ackline.server.lately import Lately
 from ackline.server.load import Load
 from ackline.server.runs import Runs
@@ -54,6 +55,7 @@ class Service:
         stats, counters: of the core, and of the server.
         lately: what has ended.
         traces: spans of what goes on.
+        histories: what happened to what.
         pool, scratch: buffers of all connections.
         budget, send_budget: memory for what comes in, and for what is read to go out.
         tasks: everything that runs in the background.
@@ -95,6 +97,7 @@ class Service:
         self.budget = Budget(options.receive_budget)
         self.send_budget = Budget(options.send_budget)
         self.tasks = Tasks()
+        self.histories = Histories(storage.histories, self.tasks)
         self.clients: dict[ServerConnection, Client] = {}
         self.places = Places(
             most=options.max_connections, most_each=options.max_connections_per_address
@@ -160,6 +163,7 @@ class Service:
         """End what runs; sources and what is being stored get `seconds` each."""
         await asyncio.gather(self.runs.stop(seconds), self.deliveries.stop(seconds))
         await self.tasks.close(seconds)
+        await self.histories.save()
         try:
             await self.storage.checkpoint()
         except Exception as error:  # noqa: BLE001 - nothing is lost by it

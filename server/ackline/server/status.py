@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ackline.proto.errors import Code, code_name
 from ackline.proto.lifecycle import State
 from ackline.proto.messages import StatusReport
@@ -53,7 +55,8 @@ async def report_status(
     if message.version:
         raise Refusal(Code.INVALID_ARGUMENT, "only objects have versions")
     await check_own(service, who, "list", resource)
-    return await _REPORTERS[resource.kind](service, resource)
+    report = await _REPORTERS[resource.kind](service, resource)
+    return replace(report, history=tuple(await service.histories.of(str(resource))))
 
 
 async def _object(

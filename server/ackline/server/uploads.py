@@ -110,6 +110,11 @@ class UploadHandler(Handler):
         return self.receiver.stored
 
     @property
+    def lasting(self) -> bool:
+        """Uploads are on the disk."""
+        return True
+
+    @property
     def committing(self) -> bool:
         """Whether everything is there and being verified."""
         return self._finishing

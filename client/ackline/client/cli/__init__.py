@@ -22,6 +22,7 @@ from ackline.client.cli import (
     status,
     subscribe,
     top,
+    trace,
     upload,
 )
 from ackline.client.cli.running import run
@@ -59,6 +60,7 @@ COMMANDS = (
     delete,
     ping,
     top,
+    trace,
 )
 
 

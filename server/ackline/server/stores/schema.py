@@ -164,6 +164,15 @@ _TABLES = (
     """,
     "CREATE UNIQUE INDEX runs_by_key ON runs (identity, source, key) WHERE key <> ''",
     "CREATE INDEX runs_active ON runs (created) WHERE outcome IS NULL",
+    # entries: a JSON array of texts.
+    """
+    CREATE TABLE histories (
+        resource TEXT PRIMARY KEY,
+        entries BLOB NOT NULL,
+        touched REAL NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX histories_touched ON histories (touched)",
 )
 
 

@@ -16,6 +16,7 @@ from ackline.server.stores.errors import StoreError
 from ackline.server.stores.files import Files
 from ackline.server.stores.folder import DataFolder
 from ackline.server.stores.handles import Disk
+from ackline.server.stores.histories import RecordHistories
 from ackline.server.stores.logappender import LogsShared
 from ackline.server.stores.logs import FileLogs
 from ackline.server.stores.records import Records
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
+    from ackline.server.stores.history_seam import HistoryStore
     from ackline.server.stores.seams import (
         ChunkStore,
         DeliveryStore,
@@ -122,6 +124,7 @@ class Storage:
     chunks: ChunkStore
     deliveries: DeliveryStore
     logs: LogStore
+    histories: HistoryStore
 
     def __init__(
         self,
@@ -165,6 +168,7 @@ class Storage:
         self.clock = clock
         self.sessions = RecordSessions(self._records)
         self.runs = RecordRuns(self._records, clock)
+        self.histories = RecordHistories(self._records)
         self.chunks = self._chunks
         self.deliveries = RecordDeliveries(self._records)
         self.logs = self._logs
