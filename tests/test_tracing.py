@@ -115,7 +115,7 @@ async def test_a_source_runs_in_the_trace_of_who_started_it(
     ):
         with tracer.start_as_current_span("caller"):
             async with client.subscribe("sources/answers") as events:
-                assert [event.data async for event in events] == [b"one"]
+                assert len([event async for event in events]) == 1
         spans = await finished(exporter, 5)
     found = {span.name: parent_of(span, spans) for span in spans}
     assert found["subscribe sources/answers"] == "caller"

@@ -151,7 +151,9 @@ class Client:
             for handler in session.handlers:
                 handler.detached()
                 if handler.stream.outcome is None:
-                    handler.note(f"lost its connection, at {handler.position}", soon=True)
+                    handler.note(
+                        f"lost its connection, at {handler.position}", soon=True
+                    )
                 if handler.trace is not None:
                     handler.trace.event("disconnected")
 
@@ -280,7 +282,8 @@ class Client:
         session.connection, session.who = self.core, self.who
         log.info("%s of %s from %s", session.label, self.identity, self.peer)
         self.service.histories.note(
-            f"sessions/{session.session_id}", f"begun by {self.identity} from {self.peer}"
+            f"sessions/{session.session_id}",
+            f"begun by {self.identity} from {self.peer}",
         )
         return session, WireSession(session.session_id, token, session.epoch)
 
