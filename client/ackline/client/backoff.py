@@ -6,7 +6,7 @@ import random
 
 from ackline.proto.errors import Code
 
-__all__ = ["REFUSED_FOR_NOW", "Backoff"]
+__all__ = ["REFUSED_FOR_NOW", "Backoff", "spread"]
 
 REFUSED_FOR_NOW = frozenset({Code.OVERLOADED, Code.DRAINING})
 """Refusals that the caller never sees: it is asked again a little later."""
@@ -37,4 +37,12 @@ class Backoff:
         delay = self._next * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
         self._next = min(self._next * 2, self._last)
         self.attempts += 1
-        return max(delay, at_least)
+        return max(delay, spread(at_least))
+
+
+def spread(seconds: float) -> float:
+    """Return 1 to 1.5 times what the server asked for.
+
+    It asks all its clients for the same, and when it drains all at once.
+    """
+    return seconds * random.uniform(1.0, 1.5)  # noqa: S311 - not a secret

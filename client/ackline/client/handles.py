@@ -231,6 +231,11 @@ class Handle(ABC):
         """Whether something received is on its way to the disk."""
         return False
 
+    @property
+    def dies_with_server(self) -> bool:
+        """Whether it cannot go on once the server's process has ended."""
+        return False
+
     def mark(self) -> object:
         """Return how far the stream is, to be compared."""
         assert self.stream is not None

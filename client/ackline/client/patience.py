@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ackline.client.addresses import parse_url
-from ackline.client.backoff import Backoff
+from ackline.client.backoff import Backoff, spread
 from ackline.proto.errors import (
     Code,
     ConnectionLost,
@@ -138,10 +138,10 @@ class Patience:
             self._backoff.reset()
         if attempt.redirect is not None:
             self._follow(attempt.redirect)
-            return attempt.retry_after
+            return spread(attempt.retry_after)
         self._redirects = 0
         if attempt.left is not None and attempt.established:
-            return attempt.retry_after
+            return spread(attempt.retry_after)
         delay = self._backoff.delay(at_least=attempt.retry_after)
         limit = self._options.give_up_after
         if limit is not None and now + delay - self.lost_at > limit:

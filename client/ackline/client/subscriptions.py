@@ -365,6 +365,16 @@ class Subscription(Handle):
 
     # Handle
 
+    @property
+    def dies_with_server(self) -> bool:
+        """Whether it reads a run that nobody can compute again."""
+        return (
+            self.opened is not None
+            and self.outcome is None
+            and bool(self.run_id)
+            and self.resumption != "recompute"
+        )
+
     def message(self) -> Open:
         """Return OPEN; the core adds the window."""
         parameters = self._parameters

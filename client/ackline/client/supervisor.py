@@ -51,6 +51,9 @@ __all__ = ["Supervisor"]
 DRAIN_PATIENCE = 10.0
 """Seconds a server that drains without a deadline is given to acknowledge."""
 
+DRAIN_FOR_RUNS = 0.75
+"""Part of that time for which runs that would be lost are waited for (SPEC.md §18)."""
+
 DRAIN_LOOK = 0.01
 """Seconds between two looks at what is outstanding while a server drains."""
 
@@ -337,22 +340,25 @@ class Supervisor:
             return
 
     async def _drain(self, connection: ClientConnection, left: GoAway) -> None:
-        """Wait until everything sent is acknowledged (SPEC.md §18)."""
+        """Wait for acknowledgements, and a while for runs that die with the server."""
         loop = asyncio.get_running_loop()
         self._attempt.reason = f"the server drains: {left.text}"
-        end = loop.time() + (left.deadline or DRAIN_PATIENCE)
+        now, patience = loop.time(), left.deadline or DRAIN_PATIENCE
+        end, runs_end = now + patience, now + patience * DRAIN_FOR_RUNS
         while (  # noqa: ASYNC110 - any of many streams may be the last
             self.connection is connection
-            and loop.time() < end
+            and (now := loop.time()) < end
             and not self._closing
-            and (self.requests.waiting or self._outstanding())
+            and self._outstanding(runs=now < runs_end)
         ):
             await asyncio.sleep(DRAIN_LOOK)
 
-    def _outstanding(self) -> bool:
-        return any(
-            stream.sender is not None and stream.sender.outstanding
-            for stream in self.session.streams.values()
+    def _outstanding(self, *, runs: bool) -> bool:
+        senders = (stream.sender for stream in self.session.streams.values())
+        return (
+            any(each is not None and each.outstanding for each in senders)
+            or bool(self.requests.waiting)
+            or (runs and any(each.dies_with_server for each in self.handles))
         )
 
     async def _hang_up(self) -> None:
