@@ -76,7 +76,10 @@ class Tail:
             None if the position is not in memory.
         """
         batches = self._batches
-        at = bisect_right(batches, position, self._dropped, key=_first_id) - 1
+        at = len(batches) - 1
+        # Nearly every reader is at the newest batch; the search is for the others.
+        if at >= self._dropped and position < batches[at].first_id:
+            at = bisect_right(batches, position, self._dropped, key=_first_id) - 1
         if at < self._dropped or position >= batches[at].next_id:
             return None
         end = at
