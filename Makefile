@@ -52,8 +52,10 @@ fuzz: setup ## Fuzz the cores of the protocol for SECONDS each; what is found is
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 .PHONY: soak
-soak: setup ## Run a mixed load with random faults for SECONDS
+soak: setup ## Mixed load with random faults, then simulated crashes, SECONDS each
 	$(BIN)/python -m tests.soak --seconds $(SECONDS)
+	$(BIN)/python -m tests.soak.herd
+	$(BIN)/python -m tests.crash --seconds $(SECONDS)
 
 .PHONY: coverage
 coverage: setup ## Run all tests and report branch coverage

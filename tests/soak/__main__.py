@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import random
 import shutil
 import signal
@@ -51,9 +52,12 @@ SERVER_OPTIONS = (
 class Soak:
     """One run."""
 
-    def __init__(self, seconds: float, seed: int, folder: Path) -> None:
+    def __init__(
+        self, seconds: float, seed: int, folder: Path, *, one_life: bool = False
+    ) -> None:
         self.seconds = seconds
         self.seed = seed
+        self.one_life = one_life
         self.folder = folder
         self.chance = random.Random(seed)
         self.happened: Counter[str] = Counter()
@@ -153,6 +157,8 @@ class Soak:
 
     def lifetime(self, number: int) -> float:
         """Every fourth life is long enough to see whether anything grows."""
+        if self.one_life:
+            return math.inf
         if number % 4 == 2:
             return max(LONG_LIFE, self.seconds / 8)
         return self.chance.uniform(5, 40)
@@ -213,6 +219,8 @@ class Soak:
                         f" {first / scale:.1f} {unit}, last third {last / scale:.1f}"
                         f" {unit}, slope {slope / scale:+.2f} a minute"
                     )
+                course = " ".join(f"{each / 2**20:.0f}" for each in life.course(1))
+                account.tell(f"memory in ten steps: {course} MiB")
                 account.faults += life.faults()
         await self.stop_server()
         await self.verify_folder()
@@ -294,11 +302,15 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--keep", action="store_true", help="keep logs and journals")
+    parser.add_argument(
+        "--one-life", action="store_true", help="never end the server: does it grow?"
+    )
     chosen = parser.parse_args()
     seed = random.randrange(10**6) if chosen.seed is None else chosen.seed
     folder = Path(tempfile.mkdtemp(prefix="ackline-soak-"))
     print(f"soaking for {chosen.seconds:g} s, seed {seed}, in {folder}", flush=True)
-    account = asyncio.run(Soak(chosen.seconds, seed, folder).run())
+    soak = Soak(chosen.seconds, seed, folder, one_life=chosen.one_life)
+    account = asyncio.run(soak.run())
     print(*account.lines, sep="\n")
     for fault in account.faults:
         print(f"FAULT: {fault}")
