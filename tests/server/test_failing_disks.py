@@ -7,7 +7,7 @@ import errno
 import os
 import sqlite3
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,14 +22,17 @@ from ackline.proto.messages import (
     Status,
     StatusReport,
 )
-from ackline.server import commits, publishes, uploads
+from ackline.server import Server, commits, publishes, runlog, uploads
 from ackline.server.stores import storage
 from tests.server.peer import Peer, Work
 from tests.server.stores.support import FaultyFiles
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
     from pathlib import Path
 
+    from ackline.server.stores.files import Files
+    from ackline.server.stores.records import Records
     from tests.server.conftest import Start as Starter
 
 DATA = os.urandom(400_000)
@@ -44,9 +47,35 @@ def files(
     files = FaultyFiles()
     files.of_memory = request.param == "memory"
     monkeypatch.setattr(storage, "Files", lambda: files)
-    for module in (uploads, publishes, commits):
+    for module in (uploads, publishes, commits, runlog):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.1)
     return files
+
+
+class FaultyRecords(sqlite3.Connection):
+    """A database whose commits fail while there is an error."""
+
+    error: int | None = None
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if sql == "COMMIT" and FaultyRecords.error is not None:
+            raised = sqlite3.OperationalError("disk I/O error")
+            raised.sqlite_errorcode = FaultyRecords.error
+            raise raised
+        return super().execute(sql, *arguments)
+
+
+@pytest.fixture
+def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FaultyRecords]]:
+    """Return the database of all servers of a test."""
+    make = storage.Records
+
+    def faulty(path: Path, files: Files, **_: object) -> Records:
+        return make(path, files, factory=FaultyRecords)
+
+    monkeypatch.setattr(storage, "Records", faulty)
+    yield FaultyRecords
+    FaultyRecords.error = None
 
 
 async def told(work: Work) -> None:
@@ -108,6 +137,94 @@ async def test_a_publisher_goes_on_when_the_disk_does(
         reader = peer.subscribe("logs/log", Start.ID, 1)
         received = await reader.events(len(LINES))
         assert [each[2] for each in received] == LINES
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, errno.EROFS])
+@pytest.mark.parametrize("call", ["pwritev", "fdatasync"])
+async def test_a_durable_run_goes_on_when_the_disk_does(
+    start: Starter, files: FaultyFiles, fault: int, call: str
+) -> None:
+    server = Server()
+    go_on = asyncio.Event()
+
+    @server.source("job", durable=True)
+    async def job() -> AsyncGenerator[bytes]:
+        yield b"0"
+        await go_on.wait()
+        for number in range(1, 200):
+            yield str(number).encode()
+
+    @server.source("ticker")
+    async def ticker() -> AsyncGenerator[bytes]:
+        for number in range(50):
+            yield str(number).encode()
+
+    async with start(server) as serving, Peer(serving.port) as peer:
+        run = peer.subscribe("sources/job")
+        await run.events(1)
+        files.fail[call] = fault
+        failed = files.calls[call]
+        go_on.set()
+        # What is in memory only does not wait for the disk.
+        other = peer.subscribe("sources/ticker")
+        assert (await other.ended()).position == 50
+        async with asyncio.timeout(5):
+            while files.calls[call] == failed:
+                await asyncio.sleep(0.01)
+        assert run.received[1:] == []
+        files.fail.clear()
+        outcome = await run.ended()
+        assert (outcome.outcome, outcome.position) == (OutcomeKind.COMPLETED, 200)
+        expected = [str(number).encode() for number in range(200)]
+        assert [each[2] for each in run.received] == expected
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (sqlite3.SQLITE_FULL, Code.INSUFFICIENT_STORAGE),
+        (sqlite3.SQLITE_IOERR, Code.STORAGE_FAILED),
+    ],
+)
+async def test_records_that_cannot_be_written_hold_up_what_needs_them(
+    start: Starter,
+    records: type[FaultyRecords],
+    files: FaultyFiles,
+    fault: int,
+    code: Code,
+) -> None:
+    async with start() as serving, Peer(serving.port) as peer:
+        await peer.upload("before", DATA).ended()
+        publisher = peer.publish("log", LINES[:10], end=False)
+        await publisher.stored(10)
+        up = peer.upload("a", DATA, end=False)
+        await up.stored(2)
+        records.error = fault
+        refused = (await peer.upload("b", DATA).refused()).message
+        assert (refused.code, refused.retry) == (code, True)
+        # Events need no records, and reading needs no disk that can be written.
+        sender = publisher.stream.sender
+        assert isinstance(sender, EventSender)
+        sender.feed.append(b"more")  # type: ignore[attr-defined]
+        await publisher.stored(11)
+        records.error = None
+        again = peer.upload("b", DATA)
+        assert (await again.ended()).outcome is OutcomeKind.COMPLETED
+
+
+async def test_a_commit_waits_for_records_that_can_be_written(
+    start: Starter, records: type[FaultyRecords], files: FaultyFiles
+) -> None:
+    async with start() as serving, Peer(serving.port) as peer:
+        up = peer.upload("a", DATA)
+        await up.opened()
+        records.error = sqlite3.SQLITE_IOERR
+        await told(up)
+        records.error = None
+        assert (await up.ended()).outcome is OutcomeKind.COMPLETED
+        down = peer.fetch("a")
+        await down.ended()
+        assert b"".join(down.chunks[n] for n in sorted(down.chunks)) == DATA
 
 
 async def test_an_upload_that_does_not_fit_is_refused_at_once(
