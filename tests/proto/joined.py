@@ -683,7 +683,7 @@ class MemoryClient:
             receiver.end_stored()
 
     def _open(self, stream: Stream) -> Stream:
-        if self.connection is not None:
+        if self.connection is not None and not self.connection.draining:
             self.connection.open(stream)
         return stream
 
@@ -796,6 +796,7 @@ class Pair:
         self.sent_to_client = 0
         self.c: ClientConnection
         self.s: ServerConnection
+        self.unnoticed: list[ServerConnection] = []
         self.connect()
 
     def connect(self) -> None:
@@ -819,10 +820,19 @@ class Pair:
         """Lose the connection, and what is in flight."""
         self.c.lost()
         self.s.lost()
+        for core in self.unnoticed:
+            core.lost()
+        self.unnoticed.clear()
 
     def reconnect(self) -> None:
         """Lose the connection and make another one."""
         self.drop()
+        self.connect()
+
+    def take_over(self) -> None:
+        """Connect again while the server does not know that the connection is gone."""
+        self.c.lost()
+        self.unnoticed.append(self.s)
         self.connect()
 
     def step(self) -> bool:
