@@ -111,6 +111,22 @@ async def test_it_goes_on_after_a_restart_from_the_position_of_each_consumer(
         await behind.drop()
 
 
+async def test_who_comes_after_it_has_completed_has_it_computed_again(
+    start: Starter,
+) -> None:
+    program = Program()
+    program.more.set()
+    async with start(program.server) as serving, Peer(serving.port) as peer:
+        work = peer.subscribe("sources/series", Start.ID, 20)
+        ended = await work.ended()
+        late = peer.subscribe(work.stream.resource, Start.ID, 3)
+        outcome = await late.ended()
+        assert (outcome.outcome, outcome.position) == (ended.outcome, ended.position)
+        assert late.received == numbered(3, 30)
+        assert program.started == [20, 3]
+        assert program.closed == 2
+
+
 async def test_the_key_finds_it_again_after_a_restart(start: Starter) -> None:
     async with (
         start(Program().server) as serving,

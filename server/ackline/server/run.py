@@ -190,19 +190,30 @@ class Run(Attended):
     async def compute_from(self, position: int) -> None:
         """Have the events from `position` on, computed again if they are not kept.
 
-        Consumers that are further on wait until the run is there again. It does nothing
-        where the source cannot do this, or its log has all there is.
+        Consumers that are further on wait until the run is there again; also of one
+        that is complete, for who comes back only then. It does nothing where the source
+        cannot do this, or its log has all there is.
         """
         if not self.source.recomputes or self.run_log is not None:
             return
         async with self._turning():
             parameters, producer = self._parameters, self._producer
-            if parameters is None or not self.active or self.why is not None:
+            if producer is not None and producer.done():
+                await self._finished()
+                producer = None
+            if parameters is None or self.why is not None:
+                return
+            known = self.outcome is not None or producer is not None
+            if known and position >= self.buffer.first_id:
                 return
             if producer is not None:
-                if position >= self.buffer.first_id or producer.done():
-                    return
                 await self._cancel(producer)
+            if self.outcome is not None:
+                if self.outcome.outcome is not OutcomeKind.COMPLETED:
+                    return
+                # The outcome stays on record, and is the one that this ends with again.
+                self.outcome = self._finishing = self.buffer.end = None
+                self.attended(there=True)
             self.buffer.restart(position)
             self._begin(parameters)
             log.info("%s is computed from %d on", self.label, position)
@@ -221,12 +232,16 @@ class Run(Attended):
                     self.why = self.why or (kind, code, text)
                     producer.cancel()
                 await asyncio.wait([producer])
-            if self._finishing is None:
-                await asyncio.sleep(0)  # `_produced` is about to be called
-            assert self._finishing is not None
-            await asyncio.wait([self._finishing])
+            await self._finished()
             assert self.outcome is not None
             return self.outcome
+
+    async def _finished(self) -> None:
+        """Wait for the outcome; the producer has ended."""
+        if self._finishing is None:
+            await asyncio.sleep(0)  # `_produced` is about to be called
+        assert self._finishing is not None
+        await asyncio.wait([self._finishing])
 
     async def suspend(self) -> None:
         """Stop without an outcome: another process goes on from what is kept."""
@@ -363,7 +378,7 @@ class Run(Attended):
             End(Intent(int(outcome.outcome)), outcome.code, clipped(outcome.text))
         )
         # How it ended has this run in its traceback: a cycle.
-        self._producer = self._emitter = self._writing = self._parameters = None
+        self._producer = self._emitter = self._writing = None
         self._grace, self._alone_since = self._service.options.run_retention, None
         self._service.runs.ended(self)
         self.watch_consumers()
