@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ackline.client.connection_states import ConnectionState
+    from ackline.client.tokens import Token
 
 __all__ = ["connect"]
 
@@ -31,7 +32,8 @@ class connect:  # noqa: N801 - used like a function: async with connect(…) as 
         url: `ackline://HOST:PORT`, or `acklines://HOST:PORT` for TLS.
         tls: how to speak it, for an authority or a certificate of one's own
             (`client_context()`); by default the system's authorities are trusted.
-        token: bearer token, if the server wants one.
+        token: bearer token, if the server wants one; or a function, perhaps async, that
+            returns the one to use now. It is called for each connection.
         options: limits, memory and patience.
         on_state: called with each change of the connection.
 
@@ -46,7 +48,7 @@ class connect:  # noqa: N801 - used like a function: async with connect(…) as 
         url: str = DEFAULT_URL,
         *,
         tls: ssl.SSLContext | None = None,
-        token: str | None = None,
+        token: Token | None = None,
         options: ClientOptions | None = None,
         on_state: Callable[[ConnectionState], None] | None = None,
     ) -> None:

@@ -13,6 +13,7 @@ from ackline.client.patience import BAD_TOKENS, Attempt, Patience
 from ackline.client.poison import Poison
 from ackline.client.requests import Requests
 from ackline.client.tls import client_context, plain_fault, tls_fault
+from ackline.client.tokens import current
 from ackline.proto.client_connection import ClientConnection
 from ackline.proto.client_session import ClientSession
 from ackline.proto.connection import Phase
@@ -20,6 +21,7 @@ from ackline.proto.errors import (
     AcklineError,
     Code,
     ConnectionLost,
+    UsageError,
     code_name,
 )
 from ackline.proto.frames import FrameType
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
     from ackline.client.addresses import Address
     from ackline.client.options import ClientOptions
+    from ackline.client.tokens import Token
     from ackline.proto.messages import GoAway, Limits, Redirect
     from ackline.proto.notices import Notice
     from ackline.proto.stream import Stream
@@ -88,7 +91,7 @@ class Supervisor:
         group: asyncio.TaskGroup,
         *,
         tls: ssl.SSLContext | None,
-        token: str | None,
+        token: Token | None,
         options: ClientOptions,
         on_state: Callable[[ConnectionState], None] | None,
     ) -> None:
@@ -106,6 +109,7 @@ class Supervisor:
         self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tls = tls
         self._token = token
+        self._credential = b""
         self._on_state = on_state
         self._patience = Patience(address, options)
         self._poison = Poison()
@@ -200,11 +204,10 @@ class Supervisor:
             stats=self.stats,
         )
         self._pump, self.connection = pump, core
-        bearer = self._token is not None
         core.start(
             agent=self._agent,
-            scheme="bearer" if bearer else "",
-            credential=(self._token or "").encode(),
+            scheme="bearer" if self._credential else "",
+            credential=self._credential,
         )
         return core
 
@@ -266,6 +269,7 @@ class Supervisor:
         self._attention.clear()
         try:
             async with asyncio.timeout(self._patience.connecting(loop.time())):
+                self._credential = await current(self._token)
                 await self._dial()
                 while (
                     not attempt.established
@@ -280,6 +284,10 @@ class Supervisor:
                 f"{self.address} did not answer within"
                 f" {self.options.connect_timeout:g} s; is it an Ackline server?"
             )
+        except UsageError as error:  # of a token; a file may come back
+            if not self.first.done():
+                raise
+            attempt.reason = str(error)
         except OSError as error:
             why = tls_fault(error) or error.strerror or str(error)
             attempt.reason = f"cannot connect to {self.address}: {why}"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ackline.client.options import ClientOptions
     from ackline.client.publishers import Publisher as AsyncPublisher
     from ackline.client.subscriptions import Subscription as AsyncSubscription
+    from ackline.client.tokens import Token
 
 __all__ = ["Client", "connect"]
 
@@ -150,7 +151,7 @@ class connect:  # noqa: N801 - used like a function: with connect(…) as client
         url: str = DEFAULT_URL,
         *,
         tls: ssl.SSLContext | None = None,
-        token: str | None = None,
+        token: Token | None = None,
         options: ClientOptions | None = None,
         on_state: Callable[[ConnectionState], None] | None = None,
     ) -> None:

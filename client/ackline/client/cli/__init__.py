@@ -129,6 +129,13 @@ def _common(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
         " (default: $ACKLINE_CERT_KEY)",
     )
     group.add_argument(
+        "--token-file",
+        metavar="FILE",
+        default=default(os.environ.get("ACKLINE_TOKEN_FILE")),
+        help="bearer token, in its first line; read for each connection"
+        " (default: $ACKLINE_TOKEN_FILE, or the token in $ACKLINE_TOKEN)",
+    )
+    group.add_argument(
         "--json",
         action="store_true",
         default=default(value=False),

@@ -19,6 +19,7 @@ from ackline.client import ClientOptions, client_context, connect
 from ackline.client.cli.display import Display, say
 from ackline.client.connection_states import ConnectionPhase
 from ackline.client.loops import loop_factory
+from ackline.client.tokens import token_file
 from ackline.proto.errors import (
     AcklineError,
     ConnectionLost,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from ackline.client import Client, ConnectionState, Outcome
     from ackline.client.threads import Threads
+    from ackline.client.tokens import Token
 
 __all__ = ["AnyCommand", "BaseCommand", "Exit", "outcome_fields", "run", "write_out"]
 
@@ -135,7 +137,7 @@ class BaseCommand(AnyCommand):
         async with connect(
             arguments.server,
             tls=_tls(arguments),
-            token=os.environ.get("ACKLINE_TOKEN"),
+            token=_token(arguments),
             options=options,
             on_state=_teller(display),
         ) as client:
@@ -229,6 +231,13 @@ def _tls(arguments: argparse.Namespace) -> ssl.SSLContext | None:
     """Return how to speak TLS, if anything was said about it."""
     ca, cert, key = arguments.ca, arguments.cert, arguments.cert_key
     return client_context(ca, cert=cert, key=key) if ca or cert or key else None
+
+
+def _token(arguments: argparse.Namespace) -> Token | None:
+    """Return the token: never from the command line, which others can see."""
+    if arguments.token_file:
+        return token_file(arguments.token_file)
+    return os.environ.get("ACKLINE_TOKEN") or None
 
 
 def _teller(display: Display) -> Callable[[ConnectionState], None]:
