@@ -47,7 +47,8 @@ class Life:
 
     def course(self, what: int) -> list[int]:
         """Return ten values, evenly over its time."""
-        return [self.points[len(self.points) * n // 10][what] for n in range(10)]
+        steps = (self.points[len(self.points) * n // 10] for n in range(10))
+        return [int(each[what]) for each in steps]
 
     def faults(self) -> list[str]:
         """Return what grew."""
