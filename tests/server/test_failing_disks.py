@@ -22,7 +22,7 @@ from ackline.proto.messages import (
     Status,
     StatusReport,
 )
-from ackline.server import Server, commits, publishes, runlog, uploads
+from ackline.server import Server, commits, deliveries, publishes, runlog, uploads
 from ackline.server.stores import storage
 from tests.server.peer import Peer, Work
 from tests.server.stores.support import FaultyFiles
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
     from pathlib import Path
 
+    from ackline.server import CommittedObject
     from ackline.server.stores.files import Files
     from ackline.server.stores.records import Records
     from tests.server.conftest import Start as Starter
@@ -74,6 +75,8 @@ def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FaultyRecords]]:
         return make(path, files, factory=FaultyRecords)
 
     monkeypatch.setattr(storage, "Records", faulty)
+    monkeypatch.setattr(deliveries, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(deliveries, "FIRST_RETRY", 0.05)
     yield FaultyRecords
     FaultyRecords.error = None
 
@@ -225,6 +228,34 @@ async def test_a_commit_waits_for_records_that_can_be_written(
         down = peer.fetch("a")
         await down.ended()
         assert b"".join(down.chunks[n] for n in sorted(down.chunks)) == DATA
+
+
+async def test_a_sink_is_called_until_its_records_can_be_written(
+    start: Starter, records: type[FaultyRecords], files: FaultyFiles
+) -> None:
+    server = Server()
+    calls: list[str] = []
+
+    @server.sink("*")
+    async def index(taken: CommittedObject) -> None:
+        calls.append(taken.name)
+        if len(calls) == 1:
+            records.error = sqlite3.SQLITE_FULL  # that it was taken cannot be noted
+
+    async with start(server) as serving, Peer(serving.port) as peer:
+        await peer.upload("a", b"x").ended()
+        async with asyncio.timeout(5):
+            while records.error is None:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            assert calls == ["a"]  # not while that cannot be noted either
+            records.error = None
+            while calls != ["a", "a"]:
+                await asyncio.sleep(0.01)
+        await peer.upload("b", b"x").ended()
+        async with asyncio.timeout(5):
+            while "b" not in calls:
+                await asyncio.sleep(0.01)
 
 
 async def test_an_upload_that_does_not_fit_is_refused_at_once(
