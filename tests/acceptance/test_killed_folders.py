@@ -38,7 +38,7 @@ async def administer(*words: object) -> str:
 
 async def upload(url: str) -> None:
     """Upload, and replace, until there is no server."""
-    async with connect(url, options=ClientOptions(give_up_after=0.1)) as client:
+    async with connect(url, options=ClientOptions(give_up_after=2.0)) as client:
         for number in range(1_000_000):
             data = os.urandom((10, 100_000, 500_000)[number % 3])
             name = f"objects/{number % 5}"
@@ -47,7 +47,7 @@ async def upload(url: str) -> None:
 
 async def publish(url: str) -> None:
     """Publish to a log that keeps little, until there is no server."""
-    async with connect(url, options=ClientOptions(give_up_after=0.1)) as client:
+    async with connect(url, options=ClientOptions(give_up_after=2.0)) as client:
         await client.configure("log", retention_bytes=200_000)
         async with client.publish("log", key="p") as publisher:
             while True:

@@ -45,7 +45,7 @@ async def test_the_object_is_whole_whatever_is_killed(
 ) -> None:
     """Many kills; no acknowledged chunk is sent again; nothing temporary is left."""
     chance = random.Random(seed)
-    data = os.urandom(MIB) * 96
+    data = os.urandom(MIB) * 64
     file = tmp_path / "file.bin"
     file.write_bytes(data)
     resent = 0.0
@@ -60,7 +60,7 @@ async def test_the_object_is_whole_whatever_is_killed(
                 link.port, tmp_path / "state", "upload", str(file), "x"
             )
             waiting = asyncio.ensure_future(client.communicate())
-            while not waiting.done() and sum(kills.values()) < 12:
+            while not waiting.done() and sum(kills.values()) < 8:
                 await asyncio.wait([waiting], timeout=chance.uniform(0.3, 0.9))
                 victim = chance.choice(["server", "client", "link"])
                 if waiting.done():
