@@ -74,8 +74,8 @@ async def _streams(spec: Resume, job: Job) -> Measured:
             resumed.append(time.monotonic())
             back.set()
 
-    async with AsyncExitStack() as stack:
-        link = await stack.enter_async_context(cut_link(job.server.port))
+    # The link last: who leaves without a connection waits for one.
+    async with cut_link(job.server.port) as link, AsyncExitStack() as stack:
         source = await stack.enter_async_context(connect(direct))
         publisher = await stack.enter_async_context(source.publish("log"))
         client = await stack.enter_async_context(
@@ -94,6 +94,7 @@ async def _streams(spec: Resume, job: Job) -> Measured:
             await back.wait()
             await publisher.send(b"after")
             await _each(streams, b"after")
+        await stack.aclose()
         seen = await link.seen()
     check(len(resumed) == 1, f"resumed {len(resumed)} times")
     check(len(seen.accepted) == 2, f"{len(seen.accepted)} connections")
