@@ -122,6 +122,7 @@ async def test_the_first_screen_says_what_is_where(tmp_path: Path) -> None:
         assert f"{tmp_path / 'data'}" in server.screen
         assert "sources   ticks" in server.screen
         assert "metrics   off" in server.screen
+        assert "known by  anybody (everything)" in server.screen
         code, told = await server.end(signal.SIGTERM)
         assert code == 0, told
         assert "stopped" in told
@@ -280,18 +281,27 @@ async def test_a_folder_or_port_in_use_is_told(tmp_path: Path) -> None:
         assert "Traceback" not in told
 
 
+STARTING = """
+from ackline import server_command
+print("begins", flush=True)
+raise SystemExit(server_command.main())
+"""
+
+
 async def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path: Path) -> None:
     """Whatever it is doing: importing, opening its folder, listening."""
 
     async def interrupted(number: int) -> str:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "ackline.server_command"),
+            *(sys.executable, "-c", STARTING),
             *("--listen=127.0.0.1:0", "--metrics=off", f"--data-dir=data{number}"),
             cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        await asyncio.sleep(0.1 + 0.08 * number)  # at another moment each
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"begins\n"
+        await asyncio.sleep(0.08 * number)  # at another moment each
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
         async with asyncio.timeout(50):
