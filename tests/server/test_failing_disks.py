@@ -24,6 +24,7 @@ from ackline.proto.messages import (
 )
 from ackline.server import Server, commits, deliveries, publishes, runlog, uploads
 from ackline.server.stores import storage
+from ackline.server.stores.records import Records
 from tests.server.peer import Peer, Work
 from tests.server.stores.support import FaultyFiles
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from ackline.server import CommittedObject
     from ackline.server.stores.files import Files
-    from ackline.server.stores.records import Records
     from tests.server.conftest import Start as Starter
 
 DATA = os.urandom(400_000)
@@ -69,10 +69,9 @@ class FaultyRecords(sqlite3.Connection):
 @pytest.fixture
 def records(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FaultyRecords]]:
     """Return the database of all servers of a test."""
-    make = storage.Records
 
     def faulty(path: Path, files: Files, **_: object) -> Records:
-        return make(path, files, factory=FaultyRecords)
+        return Records(path, files, factory=FaultyRecords)
 
     monkeypatch.setattr(storage, "Records", faulty)
     monkeypatch.setattr(deliveries, "RETRY_SECONDS", 0.05)
