@@ -7,6 +7,9 @@ that their own spans are its children. Otherwise nothing of this happens, and th
 package is not needed.
 """
 
+# Nothing of the package is used where it is not installed.
+# pyright: reportPossiblyUnboundVariable=false
+
 from __future__ import annotations
 
 import re
@@ -24,9 +27,9 @@ try:
         TraceContextTextMapPropagator,
     )
 except ImportError:  # the extra is not installed
-    AVAILABLE = False
+    _installed = False
 else:
-    AVAILABLE = True
+    _installed = True
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -180,7 +183,7 @@ class Traces:
 
 def _tracer() -> Tracer | None:
     """Return what makes spans; None if the program has set up nothing."""
-    if not AVAILABLE:
+    if not _installed:
         return None
     if isinstance(api.get_tracer_provider(), api.ProxyTracerProvider):
         return None
