@@ -75,6 +75,7 @@ async def serve(spec: Spec, job: Job, ready: Ready) -> None:
         "ackline.server",
         "--app=bench.app:server",
         f"--listen={job.server.host}:0",
+        "--allow-anonymous=*",
         "--metrics=127.0.0.1:0",
         f"--data-dir={job.folder / 'data'}",
         f"--durability={durability}",

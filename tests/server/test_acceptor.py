@@ -172,6 +172,6 @@ async def test_a_port_in_use_is_an_error_that_names_it(tmp_path: Path) -> None:
 async def test_listening_for_everybody_is_warned_about(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with start(listen=Address("0.0.0.0", 0)) as serving:
+    async with start(listen=Address("0.0.0.0", 0), allow_anonymous=("*",)) as serving:
         assert serving.port
     assert "without TLS" in caplog.text

@@ -54,8 +54,15 @@ def of_server() -> Counter[str]:
     [("logs/x", 10_000), ("sources/idle", 2_000), ("sources/failing", 2_000)],
 )
 async def test_streams_that_were_let_go_leave_nothing_to_collect(
-    start: Start, resource: str, streams: int, caplog: pytest.LogCaptureFixture
+    start: Start,
+    resource: str,
+    streams: int,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(
+        "ackline.server.histories.MOST", 100
+    )  # they are kept on purpose
     caplog.set_level(logging.CRITICAL, "ackline.server.run")  # it keeps tracebacks
     server = Server()
 
