@@ -21,7 +21,11 @@ __all__ = ["protocol_metrics"]
 _DECIDED = (OutcomeKind.COMPLETED, OutcomeKind.FAILED, OutcomeKind.CANCELLED)
 
 _REFUSALS = (Code.UNAUTHENTICATED, Code.HANDSHAKE_TIMEOUT, Code.TOO_MANY_CONNECTIONS)
-"""Those of logins that are exported before the first one too."""
+"""Those of logins that are exported before the first one too: Prometheus sees no
+increase in what begins with 1."""
+
+_LOST = (Code.UNKNOWN_SESSION, Code.TOKEN_INVALID, Code.TOKEN_SUPERSEDED)
+"""Those of resumes, likewise."""
 
 
 def protocol_metrics(service: Service) -> Iterable[Metric]:
@@ -57,7 +61,10 @@ def _connections(service: Service) -> Iterable[Metric]:
     yield counter(
         "sessions_resumed",
         "RESUME frames answered.",
-        {(name,): resumed[name] for name in ("resumed", *resumed)},
+        {
+            (name,): resumed[name]
+            for name in ("resumed", *(code_name(code) for code in _LOST), *resumed)
+        },
         "result",
     )
 
