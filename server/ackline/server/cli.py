@@ -103,6 +103,7 @@ def _greet(server: Server, options: Options, serving: Serving) -> None:
     lines = [
         f"ackline-server {version('ackline')}",
         f"  clients   {serving.url}",
+        f"  known by  {serving.identities}",
         f"  metrics   {metrics}",
         f"  data      {options.data_dir.absolute()}  (ACKs: {options.durability})",
         f"  sources   {_sources(server, options) or 'none'}",

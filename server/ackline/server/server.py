@@ -51,10 +51,14 @@ class Serving:
     Attributes:
         address: where clients connect.
         metrics: where Prometheus connects, or None.
+        identities: how clients are known, for people.
     """
 
-    def __init__(self, acceptor: Acceptor, metrics: Site | None) -> None:
+    def __init__(
+        self, acceptor: Acceptor, metrics: Site | None, identities: str
+    ) -> None:
         self._acceptor = acceptor
+        self.identities = identities
         self.address: Address = acceptor.address
         self.metrics: Address | None = None if metrics is None else metrics.address
 
@@ -363,7 +367,7 @@ async def _listening(service: Service) -> AsyncGenerator[Serving]:
             await metrics.start()
         with service.load.watched():
             await acceptor.start()
-            yield Serving(acceptor, metrics)
+            yield Serving(acceptor, metrics, service.authenticator.mode)
     finally:
         await acceptor.drain(0)
         await acceptor.close()

@@ -51,11 +51,12 @@ async def report_status(
     """
     resource = parse_resource(message.target)
     if resource.kind is ResourceKind.OBJECTS:
-        return await _object(service, who, resource, message.version)
-    if message.version:
+        report = await _object(service, who, resource, message.version)
+    elif message.version:
         raise Refusal(Code.INVALID_ARGUMENT, "only objects have versions")
-    await check_own(service, who, "list", resource)
-    report = await _REPORTERS[resource.kind](service, resource)
+    else:
+        await check_own(service, who, "list", resource)
+        report = await _REPORTERS[resource.kind](service, resource)
     return replace(report, history=tuple(await service.histories.of(str(resource))))
 
 
