@@ -38,7 +38,7 @@ CORE := tests/proto tests/interop tests/test_compiled.py
 
 .PHONY: test
 test: setup ## Run all tests
-	$(BIN)/python $(PYTEST)
+	$(BIN)/python $(PYTEST) --ignore=tests/monitoring
 
 .PHONY: test-compiled
 test-compiled: compiled ## Run the tests of the core with compiled modules
@@ -60,7 +60,7 @@ soak: setup ## Mixed load with random faults, then simulated crashes, SECONDS ea
 .PHONY: coverage
 coverage: setup ## Run all tests and report branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --ignore=tests/monitoring
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -68,6 +68,10 @@ coverage: setup ## Run all tests and report branch coverage
 page-test: setup ## Test the live page in a browser (Debian: chromium)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[page-test]'
 	$(BIN)/python -m pytest tests/page
+
+.PHONY: monitoring-test
+monitoring-test: setup ## Test alerts and dashboard in Prometheus (Debian: prometheus)
+	$(BIN)/python $(PYTEST) tests/monitoring
 
 .PHONY: check
 check: setup ## Lint, check format, types, import rules and spelling

@@ -1,0 +1,3 @@
+"""A real Prometheus beside a real server: `make monitoring-test`."""
+
+from __future__ import annotations
