@@ -83,15 +83,11 @@ class Quotas:
         connections: at once.
         streams: open at once, over all its sessions.
         stored_bytes: of its objects and uploads together.
-        bytes_per_second, events_per_second: over all its connections, both ways; what
-            is faster is slowed down.
     """
 
     connections: float = math.inf
     streams: float = math.inf
     stored_bytes: float = math.inf
-    bytes_per_second: float = math.inf
-    events_per_second: float = math.inf
 
 
 def parse_quotas(

@@ -91,8 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=NUMBER",
         action="append",
         default=[],
-        help="connections, streams, stored-bytes, bytes-per-second or"
-        " events-per-second; repeatable",
+        help="connections, streams or stored-bytes; repeatable",
     )
     add.add_argument(
         "--expires", metavar="DURATION", help="such as 90d (default: never)"
