@@ -164,6 +164,18 @@ def test_without_definitions_the_rest_is_the_same(
     assert parse_batch(first, part.payload, special=part.special) == part
 
 
+@given(ids, any_items, st.integers(0, 240))
+def test_definitions_of_kinds_that_are_not_known_stay(
+    first: int, items: list[Item], known: int
+) -> None:
+    left = [each for each in items if each[0] != DEFINITION_KIND or each[1][0] > known]
+    assume(left)
+    batch = encode_entries(first, items)
+    assert list(batch.without_definitions(known)._items()) == left
+    numbers = [body[0] for kind, body in items if kind == DEFINITION_KIND]
+    assert batch.last_defined() == max(numbers, default=0)
+
+
 @given(ids, any_items, st.integers(-3, 60))
 def test_gaps_are_those_from_an_id_on(
     first: int, items: list[Item], offset: int

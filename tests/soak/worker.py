@@ -165,7 +165,9 @@ class Worker:
             if state["what"] in ("stored", "verified"):
                 await self.verify(client, number, state["what"])
         number = max(done, default=-1) + 1
-        while not self.stopped.is_set():
+        # What an earlier life sent is brought to its end, even if it is time to stop.
+        begun = len({each["number"] for each in entries(self.path, "sent")})
+        while number < begun or not self.stopped.is_set():
             await self.store(client, number)
             number += 1
             await self.rest(0.3)

@@ -218,13 +218,21 @@ class Batch(Struct, frozen=True, gc=False):
         assert part is not None
         return part
 
-    def without_definitions(self) -> Batch:
-        """Return it for a receiver that knows the kinds."""
+    def without_definitions(self, known: int = FIRST_RESERVED) -> Batch:
+        """Return it for a receiver that knows the kinds up to this number."""
         if not self.special:
             return self
-        return encode_entries(
-            self.first_id,
-            [each for each in self._items() if each[0] != DEFINITION_KIND],
+        items = [
+            (kind, body)
+            for kind, body in self._items()
+            if kind != DEFINITION_KIND or body[0] > known
+        ]
+        return encode_entries(self.first_id, items)
+
+    def last_defined(self) -> int:
+        """Return the highest number it defines, 0 if none."""
+        return max(
+            (b[0] for kind, b in self._items() if kind == DEFINITION_KIND), default=0
         )
 
     def definitions(self) -> Batch | None:

@@ -26,6 +26,9 @@ __all__ = ["EventSender"]
 NO_GAPS = LeftOut()
 """What most streams leave out: shared."""
 
+NOT_DEFINED: Final = (-1, 0)
+"""No definitions went alone."""
+
 
 _EVENTS: Final = FrameType.EVENTS.value
 
@@ -50,7 +53,7 @@ class EventSender(Sender):
         left_out: what was sent as gaps, replays not counted.
     """
 
-    __slots__ = ("_defined_at", "_start_sum", "feed", "left_out", "position", "start")
+    __slots__ = ("_defined", "_start_sum", "feed", "left_out", "position", "start")
 
     def __init__(
         self, stream: Stream, feed: EventFeed, *, position: int, priority: int
@@ -59,8 +62,8 @@ class EventSender(Sender):
         self.feed = feed
         self.start = self.position = position
         self.left_out = NO_GAPS
-        # The event whose definitions went alone, before it.
-        self._defined_at = -1
+        # The event whose definitions went alone, before it, and the last one's number.
+        self._defined = NOT_DEFINED
         self._start_sum = feed.sum_at(position)
         feed.watch(self.wake)
 
@@ -75,7 +78,7 @@ class EventSender(Sender):
 
     def move(self, position: int) -> None:
         """Go on at `position`: for a server that resumes its subscriber there."""
-        self._defined_at = -1
+        self._defined = NOT_DEFINED
         self.position = self.stored = position
         self._highest = max(self._highest, position)
 
@@ -102,8 +105,9 @@ class EventSender(Sender):
         batch = self.feed.next_batch(self.position)
         if batch is None:
             return self._end()
-        if self._defined_at == batch.first_id and batch.count:
-            batch = self._smallest(batch.without_definitions())
+        if self._defined[0] == batch.first_id and batch.count:
+            # Kinds that were added since are still to be told.
+            batch = self._smallest(batch.without_definitions(self._defined[1]))
         payload, units = batch.payload, batch.entries
         size = len(payload)
         if size > limit:
@@ -124,7 +128,7 @@ class EventSender(Sender):
         self.position = first + batch.count
         if batch.special:
             if not batch.count:
-                self._defined_at = first
+                self._defined = first, batch.last_defined()
             self.left_out = self.left_out.plus(batch.gaps(self._highest))
         self._count(first, self.position)
         connection = self.stream.connection
@@ -249,7 +253,7 @@ class EventSender(Sender):
                 Code.PROOF_MISMATCH,
                 f"the receiver holds other events before position {position}",
             )
-        self.position, self._defined_at = position, -1
+        self.position, self._defined = position, NOT_DEFINED
         self.stored = max(self.stored, position)
         self._highest = max(self._highest, position)
         self.stream.stored_moved(position)
@@ -258,5 +262,5 @@ class EventSender(Sender):
         self.stream.stored_moved(min(self.stored, self._highest))
 
     def _rewind(self) -> None:
-        self._defined_at = -1
+        self._defined = NOT_DEFINED
         self.position = min(self.stored, self._highest)
