@@ -72,6 +72,23 @@ async def test_every_violation_has_its_error(
             await peer.upload("a", b"x").ended()
 
 
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\x16\3\1", Code.UNSUPPORTED),
+        (b"\0" * 24, Code.BAD_CRC),
+        (hello() + b"\0" * 24, Code.BAD_CRC),
+    ],
+)
+async def test_who_goes_on_sending_can_read_why_it_is_over(
+    start: Start, data: bytes, code: Code
+) -> None:
+    """A socket closed before all is read would be reset, and the ERROR be lost."""
+    async with start() as serving:
+        error = await said(serving.port, data + bytes(8 * 2**20))
+        assert error.code == code
+
+
 async def test_random_bytes_close_only_their_connection(start: Start) -> None:
     async with start(handshake_timeout=0.3) as serving, Peer(serving.port) as peer:
         for _ in range(20):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code
-from ackline.server import Server, looplag
+from ackline.server import Server, looplag, opening
+from tests.conftest import OVERLOADED_LAG
 from tests.server.peer import Peer
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ async def test_new_streams_are_refused_for_now_while_the_loop_is_late(
 ) -> None:
     """SPEC.md §20."""
     monkeypatch.setattr(looplag, "INTERVAL", 60.0)  # no look but those of this test
+    monkeypatch.setattr(opening, "OVERLOADED_LAG", OVERLOADED_LAG)
     async with start(server) as serving, Peer(serving.port) as peer:
         before = peer.publish("x", [b"one"], key="p", end=False)
         await before.opened()

@@ -36,7 +36,7 @@ COPIED = 16 * 2**10
 where 64 events would be 64."""
 
 LINGER_SECONDS = 2.0
-"""Seconds a closing connection has to write its last ERROR."""
+"""Seconds a closing connection has to write its last ERROR, and the peer to read it."""
 
 
 class ScratchPool:
@@ -149,7 +149,14 @@ class Pump(asyncio.BufferedProtocol):
             self._turn()
             if self._blocked:  # a peer that takes nothing: its ERROR goes last
                 self._transport.writelines(self.core.data_to_send(self._loop.time()))
-            self._transport.close()
+            if self.core.failed and not self._transport.is_closing():
+                # What the peer sent meanwhile is read and dropped until it closes: with
+                # bytes that are not read the system resets a connection, and the peer
+                # never sees the ERROR.
+                self._transport.write_eof()
+                self._follow_reading()
+            else:
+                self._transport.close()
             self._loop.call_later(LINGER_SECONDS, self.abort)
 
     def abort(self) -> None:
@@ -286,7 +293,7 @@ class Pump(asyncio.BufferedProtocol):
         self._follow_reading()
 
     def _follow_reading(self) -> None:
-        reading = self.core.reading and not self._resting
+        reading = (self.core.reading or self._closing) and not self._resting
         if reading != self._reading and self._transport is not None:
             self._reading = reading
             if reading:

@@ -44,6 +44,7 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
     """
 
     __slots__ = (
+        "_ended",
         "_failure",
         "_incoming",
         "_inner",
@@ -75,6 +76,7 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
             server_hostname=server_hostname,
         )
         self._paused = False
+        self._ended = False
         self._failure: Exception | None = None
         self.handshake: asyncio.Future[None] = (
             asyncio.get_running_loop().create_future()
@@ -100,6 +102,8 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take encrypted bytes."""
+        if self._ended:
+            return
         self._incoming.write(self._scratch[:nbytes])
         if self.handshake.done():
             self._pull()
@@ -153,7 +157,7 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
 
     def writelines(self, list_of_data: Iterable[Buffer]) -> None:
         """Encrypt and write, all at once."""
-        if self._failure is None and not self.is_closing():
+        if self._failure is None and not self._ended and not self.is_closing():
             for data in list_of_data:
                 self._object.write(data)
             self._flush()
@@ -177,14 +181,15 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
 
     def close(self) -> None:
         """Say goodbye to the peer, and close once everything is written."""
-        if self._raw is None or self._raw.is_closing():
-            return
-        if self.handshake.done() and self._failure is None:
-            # The peer's own goodbye is not waited for.
-            with contextlib.suppress(ssl.SSLError):
-                self._object.unwrap()
-            self._flush()
-        self._raw.close()
+        if self._raw is not None and not self._raw.is_closing():
+            self._say_goodbye()
+            self._raw.close()
+
+    def write_eof(self) -> None:
+        """Say goodbye to the peer; what it sends from now on is dropped."""
+        if self._raw is not None and not self._raw.is_closing():
+            self._say_goodbye()
+            self._raw.write_eof()
 
     def abort(self) -> None:
         """Close at once, also what is only about to be connected."""
@@ -216,8 +221,18 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
             self._inner.connection_made(self)
             self._pull()
 
+    def _say_goodbye(self) -> None:
+        if self.handshake.done() and self._failure is None and not self._ended:
+            # The peer's own goodbye is not waited for.
+            with contextlib.suppress(ssl.SSLError):
+                self._object.unwrap()
+            self._flush()
+        self._ended = True
+
     def _pull(self) -> None:
         """Decrypt what was read, into where the protocol behind wants it."""
+        if self._ended:
+            return
         while not self._paused and self._failure is None and self._raw is not None:
             place = self._inner.get_buffer(-1)
             filled, more = self._fill(memoryview(place))

@@ -103,6 +103,9 @@ class Connection(ABC):
         on_output: called when there is something to write where there was nothing.
         now: seconds, monotonic.
         stats: counters, shared by connections if the caller wants.
+
+    Attributes:
+        failed: Whether this side ended it with an ERROR, which the peer is to read.
     """
 
     __slots__ = (
@@ -121,6 +124,7 @@ class Connection(ABC):
         "bytes_sent",
         "credit",
         "draining",
+        "failed",
         "highest_id",
         "life",
         "limits",
@@ -157,6 +161,7 @@ class Connection(ABC):
         self.phase = Phase.NEW
         self.reading = True
         self.draining = False
+        self.failed = False
         self.credit = Window()
         self.peer_payload = MIN_PAYLOAD
         self.peer_limits: Limits | None = None
@@ -449,6 +454,7 @@ class Connection(ABC):
         """End the connection with ERROR."""
         if self.phase is Phase.CLOSED:
             return
+        self.failed = True
         self._outbox.clear()
         self.error(code, text, retry_after=retry_after)
         self._over(
