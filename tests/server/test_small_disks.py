@@ -64,10 +64,10 @@ async def test_a_full_disk_holds_up_what_needs_room_until_there_is_some(
         down = peer.fetch("large")
         await down.ended()
         assert b"".join(down.chunks[n] for n in sorted(down.chunks)) == data
+        # There will not be enough for both.
+        unknown.cancel()
+        assert (await unknown.ended()).outcome is OutcomeKind.CANCELLED
         await peer.request(FrameType.DELETE, Delete("objects/large"))
         assert (await publisher.ended()).outcome is OutcomeKind.COMPLETED
         reader = peer.subscribe("logs/log", Start.ID, 1)
         assert [each[2] for each in await reader.events(len(lines))] == lines
-        # What there is now is too little for it.
-        unknown.cancel()
-        assert (await unknown.ended()).outcome is OutcomeKind.CANCELLED
