@@ -19,6 +19,7 @@ from ackline.aio import pump as pumps
 from ackline.proto.frames import OPTIONAL, FrameType, encode_frame
 from ackline.proto.messages import Hello, encode
 from ackline.proto.notices import OpenReceived
+from ackline.proto.reader import SCRATCH_SIZE
 from tests.client.scripted import LIMITS, ScriptedServer, accept_upload
 from tests.server.peer import PATIENCE, Peer
 
@@ -180,3 +181,32 @@ def test_what_waits_to_be_read_is_bounded_once_events_came(
             assert len(bounded) == 1
 
     uvloop.run(publish())
+
+
+def test_a_peer_that_goes_on_after_its_connection_failed_costs_little() -> None:
+    """What comes late is read for a peer that reads; not all that it has."""
+
+    async def flood() -> None:
+        loop = asyncio.get_running_loop()
+        raised: list[object] = []
+        loop.set_exception_handler(lambda _loop, context: raised.append(context))
+        async with PumpKept() as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(HELLO + bytes(pumps.DRAINED * 32))
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    answer = await reader.read()
+                    while server.pump._drained < pumps.DRAINED:
+                        await asyncio.sleep(0)
+                server.connections[0].go_away()  # nobody is told any more
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                assert server.pump._drained < pumps.DRAINED + SCRATCH_SIZE
+            finally:
+                server.pump.abort()
+                writer.transport.abort()
+                await server.pump.closed
+        assert answer[4] == FrameType.ERROR
+        assert not raised
+
+    uvloop.run(flood())

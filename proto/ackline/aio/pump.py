@@ -38,6 +38,10 @@ where 64 events would be 64."""
 LINGER_SECONDS = 2.0
 """Seconds a closing connection has to write its last ERROR, and the peer to read it."""
 
+DRAINED = 2**20
+"""Bytes that are read of its peer meanwhile: mostly all that was under way. One that
+goes on finds that nothing is read, or it would cost as much as an upload."""
+
 
 class ScratchPool:
     """The read buffers of this process: one for each event loop."""
@@ -78,6 +82,8 @@ class Pump(asyncio.BufferedProtocol):
         "_bounded",
         "_closed",
         "_closing",
+        "_drained",
+        "_draining",
         "_due",
         "_flushing",
         "_loop",
@@ -116,6 +122,8 @@ class Pump(asyncio.BufferedProtocol):
         self._reading = True
         self._resting = False
         self._closing = False
+        self._draining = False
+        self._drained = 0
         self._lowat = 0
         self.peer = ""
         self._lost = False
@@ -151,8 +159,9 @@ class Pump(asyncio.BufferedProtocol):
                 self._transport.writelines(self.core.data_to_send(self._loop.time()))
             if self.core.failed and not self._transport.is_closing():
                 # What the peer sent meanwhile is read and dropped until it closes: with
-                # bytes that are not read the system resets a connection, and the peer
-                # never sees the ERROR.
+                # bytes that are not read the system resets a connection that is closed,
+                # and the peer never sees the ERROR.
+                self._draining = True
                 self._transport.write_eof()
                 self._follow_reading()
             else:
@@ -187,6 +196,10 @@ class Pump(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
+        if self._draining:
+            self._drained += nbytes
+            self._follow_reading()
+            return
         core = self.core
         began = perf_counter()
         core.received(nbytes, self._loop.time())
@@ -230,7 +243,7 @@ class Pump(asyncio.BufferedProtocol):
         """Write what the core has, within this turn's budget."""
         self._scheduled = False
         transport = self._transport
-        if transport is None or self._flushing:
+        if transport is None or self._flushing or self._draining:
             return
         core = self.core
         self._flushing = True
@@ -293,7 +306,8 @@ class Pump(asyncio.BufferedProtocol):
         self._follow_reading()
 
     def _follow_reading(self) -> None:
-        reading = (self.core.reading or self._closing) and not self._resting
+        wanted = self._drained < DRAINED if self._draining else self.core.reading
+        reading = wanted and not self._resting
         if reading != self._reading and self._transport is not None:
             self._reading = reading
             if reading:

@@ -103,6 +103,8 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
     def buffer_updated(self, nbytes: int) -> None:
         """Take encrypted bytes."""
         if self._ended:
+            # It counts what is dropped, and stops reading after so much.
+            self._inner.buffer_updated(nbytes)
             return
         self._incoming.write(self._scratch[:nbytes])
         if self.handshake.done():
