@@ -149,6 +149,26 @@ def test_watchers_are_called_when_there_is_something_after_nothing() -> None:
     assert called == ["first"]
 
 
+def test_a_reader_that_got_all_in_one_merged_batch_is_woken() -> None:
+    """It does not ask in vain before it waits."""
+    buffer = EventBuffer(generation=1, max_events=100, max_bytes=10**6, keep=True)
+    for position in range(3):
+        buffer.append(b"small")
+        assert buffer.next_batch(position)  # another reader's, which has each at once
+    woken: list[int] = []
+    buffer.watch(lambda: woken.append(buffer.next_id))
+    buffer.append(b"for the other reader")
+    buffer.append(b"and more")
+    assert buffer.next_batch(3)
+    buffer.wake()
+    woken.clear()
+    batch = buffer.next_batch(0)
+    assert batch is not None
+    assert batch.next_id == buffer.next_id
+    buffer.append(b"new")
+    assert woken == [buffer.next_id]
+
+
 def test_who_wants_only_what_comes_next_gets_nothing_before() -> None:
     buffer = filled(3)
     called: list[int] = []

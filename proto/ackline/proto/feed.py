@@ -418,6 +418,8 @@ class EventBuffer:
             if size > BATCH_BYTES:
                 break
             stop += 1
+        if stop == len(self._batches):
+            self.idle = True  # as with the newest batch alone
         return merge(self._batches[at : max(stop, at + 1)])
 
     def _sum_before(self, at: int) -> ProofSum | None:
