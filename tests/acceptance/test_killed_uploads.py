@@ -33,6 +33,12 @@ async def fetched(server: ServerProcess, tmp_path: Path, name: str) -> bytes:
     return data
 
 
+async def stored(server: ServerProcess) -> float:
+    """Return how many chunks were acknowledged as stored."""
+    metrics = await server.metrics()
+    return metrics['ackline_ack_latency_seconds_count{use="upload"}']
+
+
 async def duplicates(server: ServerProcess) -> float:
     metrics = await server.metrics()
     return metrics['ackline_duplicates_total{use="upload"}']
@@ -184,7 +190,8 @@ async def test_ctrl_c_says_how_to_continue_and_running_again_continues(
         client = await start_client(
             link.port, tmp_path / "state", "upload", str(file), "x"
         )
-        await asyncio.sleep(1.5)
+        while await stored(server) < 1:
+            await asyncio.sleep(0.05)
         client.send_signal(signal.SIGINT)
         _out, errors = await client.communicate()
         assert client.returncode == -signal.SIGINT

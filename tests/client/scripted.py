@@ -35,6 +35,7 @@ class ScriptedServer:
     def __init__(self, script: Callable[[ServerConnection, Notice], None]) -> None:
         self.script = script
         self.connections: list[ServerConnection] = []
+        self._pumps: set[Pump] = set()
         self.welcomes = True
 
     @property
@@ -56,6 +57,9 @@ class ScriptedServer:
         for core in self.connections:
             core.fail(0, "the test is over")
         await asyncio.sleep(0.01)
+        for pump in list(self._pumps):
+            pump.abort()
+            await pump.closed
 
     def pump_made(self, pump: Pump) -> ServerConnection:
         loop = asyncio.get_running_loop()
@@ -84,10 +88,12 @@ class ScriptedServer:
             max_chunks=4,
         )
         self.connections.append(core)
+        self._pumps.add(pump)
         return core
 
     def pump_lost(self, pump: Pump, error: Exception | None) -> None:
         """Forget it."""
+        self._pumps.discard(pump)
 
 
 def accept_upload(core: ServerConnection, stream: Stream) -> None:
