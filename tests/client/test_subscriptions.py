@@ -392,6 +392,9 @@ async def test_a_consumer_that_stops_holds_a_bounded_amount(
         async with client.publish(name) as publisher:
             await publisher.send_many(bytes(1000) for _ in range(20_000))
         async with client.subscribe(f"logs/{name}", window_bytes=300_000) as stalled:
+            async with asyncio.timeout(50):
+                while not stalled._receiver.batches:
+                    await asyncio.sleep(0.01)
             await asyncio.sleep(0.3)
             held = sum(len(batch.payload) for batch in stalled._receiver.batches)
             assert 0 < held <= 300_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -33,6 +34,15 @@ async def make_token(path: Path, *words: str) -> str:
     return out.decode().strip()
 
 
+async def known(server: ServerProcess, token: str) -> None:
+    """Wait until a server has seen a token, for which it looks once a second."""
+    while True:
+        with contextlib.suppress(ConnectionLost, Refused):
+            async with connect(server.url, token=token):
+                return
+        await asyncio.sleep(0.1)
+
+
 @pytest.fixture
 def tokens(tmp_path: Path) -> Path:
     return tmp_path / "tokens.json"
@@ -51,7 +61,7 @@ async def test_a_token_is_given_or_asked_for(
     asking: ServerProcess, tokens: Path
 ) -> None:
     token = await make_token(tokens, "ann", "--allow", "publish")
-    await asyncio.sleep(1.1)  # the server looks once a second
+    await known(asking, token)
     asked: list[str] = []
 
     def sync() -> str:
@@ -93,7 +103,7 @@ async def test_the_command_reads_a_file_or_the_environment(
     asking: ServerProcess, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await make_token(tokens, "ann", "--allow", "list:sources/*")
-    await asyncio.sleep(1.1)
+    await known(asking, token)
     file = tmp_path / "token"
     file.write_text(f"{token}\nmore\n")
     words = ("list", "sources/", f"--server={asking.url}")

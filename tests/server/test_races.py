@@ -102,11 +102,11 @@ async def test_a_stream_that_comes_back_while_its_key_is_opened_hears_of_it(
 async def test_an_upload_that_was_attached_all_along_is_not_abandoned(
     start: Start,
 ) -> None:
-    async with start(upload_ttl=0.5, cleanup_interval=0.05) as serving:
+    async with start(upload_ttl=1.5, cleanup_interval=0.05) as serving:
         peer = await Peer(serving.port).connect()
         up = peer.upload("a", DATA, key="k", end=False)
         await up.stored(1)
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(1.8)
         await peer.drop()
         await asyncio.sleep(0.2)
         await peer.connect()

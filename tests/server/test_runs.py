@@ -144,7 +144,7 @@ async def test_the_key_joins_the_run_and_so_does_its_id(start: Starter) -> None:
 async def test_an_ended_run_is_read_until_nobody_needs_it(start: Starter) -> None:
     program = Program()
     async with (
-        start(program.server, run_retention=0.2) as serving,
+        start(program.server, run_retention=1.0) as serving,
         Peer(serving.port) as peer,
     ):
         first = peer.subscribe("sources/count", key="k")
@@ -152,7 +152,7 @@ async def test_an_ended_run_is_read_until_nobody_needs_it(start: Starter) -> Non
         second = peer.subscribe(first.stream.resource)
         await second.ended()
         assert second.received == first.received
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)
         third = peer.subscribe("sources/count", key="k")
         opened = (await third.opened()).message
         assert opened.existing
