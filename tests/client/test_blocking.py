@@ -418,7 +418,7 @@ def test_everything_the_client_can_is_there() -> None:
     assert public(asynchronous.Client) - public(Client) == {"close_threads"}
     of_streams = {"resource", "pause", "unpause"}
     own = public(asynchronous.Subscription) - public(Handle) | of_streams
-    merging = {"events", "leave_line", "over", "queue_in", "turn"}
+    merging = {"emptied", "events", "leave_line", "over", "queue_in", "turn"}
     assert own - public(Subscription) - merging == {"advance"}
     own = public(asynchronous.Publisher) - public(Handle) | of_streams
     assert own - public(Publisher) == {"check_event"}

@@ -139,6 +139,17 @@ async def test_what_was_left_in_the_middle_is_not_lost(client: Client) -> None:
         assert [event.id async for event in one] == [6, 7, 8]
 
 
+async def test_what_was_used_makes_room_though_nothing_follows(client: Client) -> None:
+    """The window is two events: the next come once these count as used."""
+    async with AsyncExitStack() as stack:
+        subscription = client.subscribe(
+            "sources/count", params={"events": 20}, window_events=2
+        )
+        one = await stack.enter_async_context(subscription)
+        ids, _ends = await collected(aiter(merged([one])))
+    assert ids == {one: list(range(20))}
+
+
 async def test_a_client_that_stops_ends_it(server: ServerProcess) -> None:
     connecting = connect(server.url)
     client = await connecting.__aenter__()

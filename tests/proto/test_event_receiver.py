@@ -107,6 +107,22 @@ def test_what_was_used_may_be_stored_by_that() -> None:
     assert (receiver.consumed, receiver.stored) == (3, 2)
 
 
+def test_who_has_used_a_batch_knows_whether_anything_follows() -> None:
+    _pair, receiver = receiving()
+    send(receiver, 0, 1)
+    send(receiver, 1, 1)
+    assert receiver.next_events(stored=True) is not None
+    assert not receiver.used(stored=True)
+    assert (receiver.consumed, receiver.stored) == (1, 1)
+    assert receiver.next_events(stored=True) is not None
+    assert receiver.used(stored=True)
+    assert (receiver.consumed, receiver.stored) == (2, 2)
+    send(receiver, 2, 1)
+    assert receiver.next_events(stored=True) is not None
+    receiver.end_received(3, End(Intent.COMPLETED, 0, ""))
+    assert not receiver.used(stored=True)
+
+
 def test_a_stored_position_does_not_go_back() -> None:
     _pair, receiver = receiving()
     send(receiver, 0, 5)

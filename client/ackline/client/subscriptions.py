@@ -293,6 +293,10 @@ class Subscription(Handle):
         self._events, self._iterator = events, iter(events)
         return True
 
+    def emptied(self) -> bool:
+        """Report what `turn()` told of as used; tell whether nothing follows it yet."""
+        return self._receiver.used(stored=self._parameters.auto_ack)
+
     def over(self) -> bool:
         """Acknowledge the end once all before it is kept; return whether it is over.
 
@@ -431,8 +435,7 @@ class Subscription(Handle):
     def take(self, notice: Notice) -> None:
         """Wake who waits: batches are taken where they are delivered.
 
-        But not for what was stored, which is this side's own doing: the consumer would
-        find nothing, once for each batch.
+        But not for what was stored, which is this side's own doing.
         """
         if isinstance(notice, BatchReceived):
             self.changed.set()

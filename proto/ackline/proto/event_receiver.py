@@ -305,6 +305,18 @@ class EventReceiver(Receiver):
             position = batch.first_id + batch.count
             self.consumed_to(position, len(batch.payload), stored=stored)
 
+    def used(self, *, stored: bool) -> bool:
+        """State that all events returned by `next_events()` were used.
+
+        Args:
+            stored: as of `consumed_to()`.
+
+        Returns:
+            Whether nothing follows them yet: no events, and no end.
+        """
+        self.consume_delivered(stored=stored)
+        return not self.batches and self.end is None
+
     @property
     def delivered_to(self) -> int:
         """The id after the last event that `next_events()` returned."""

@@ -28,6 +28,7 @@ from ackline.proto.notices import (
     CancelReceived,
     PeerPaused,
     ReleaseReceived,
+    StoredMoved,
     StreamBroken,
 )
 from ackline.proto.resource import parse_resource
@@ -303,6 +304,8 @@ class Handler(ABC):
     def notify(self, notice: Notice) -> None:
         """Take a notice about the stream."""
         match notice:
+            case StoredMoved():  # an ACK of a subscription: nearly all notices
+                self.noticed(notice)
             case CancelReceived():
                 self.spawn(self._cancelled(notice), "cancel")
             case ReleaseReceived():
