@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import pytest
+
 from ackline.proto.frames import FrameType
 from ackline.proto.messages import Status, StatusReport
-from ackline.server import Server
+from ackline.server import Server, histories
 from ackline.server.histories import FIRST, LAST, Histories
 from ackline.server.stores.storage import Storage
 from ackline.server.tasks import Tasks
@@ -72,8 +75,9 @@ async def test_the_history_of_an_upload_goes_on_over_connections_and_restarts(
 
 
 async def test_an_upload_without_trouble_writes_no_history(
-    start: Start, tmp_path: Path
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(histories, "SAVE_SECONDS", 1000.0)  # it may be slow here
     async with start() as serving, Peer(serving.port) as peer:
         work = peer.upload("a", b"x")
         await work.ended()
@@ -81,6 +85,35 @@ async def test_an_upload_without_trouble_writes_no_history(
     assert [line.split()[1] for line in found] == ["opened", "completed"]
     with closing(sqlite3.connect(tmp_path / "data" / "records.sqlite3")) as records:
         assert records.execute("SELECT count(*) FROM histories").fetchone() == (0,)
+
+
+async def test_what_happens_is_on_the_disk_soon(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(histories, "SAVE_SECONDS", 0.01)
+    async with start() as serving, Peer(serving.port) as peer:
+        work = peer.upload("a", b"x" * 70_000, key="k", end=False)
+        await work.stored(1)
+        with closing(sqlite3.connect(tmp_path / "data" / "records.sqlite3")) as disk:
+            async with asyncio.timeout(50):
+                while not disk.execute("SELECT * FROM histories").fetchall():
+                    await asyncio.sleep(0.01)
+
+
+async def test_the_end_of_an_upload_that_went_on_after_a_restart_is_on_the_disk(
+    tmp_path: Path,
+) -> None:
+    async with Storage.open(tmp_path / "data") as storage:
+        store = storage.histories
+        told = Histories(store, Tasks())
+        told.begin("uploads/a")
+        told.note("uploads/a", "opened", lasting=True)
+        await told.save()
+        told = Histories(store, Tasks())  # of the next process
+        told.note("uploads/a", "completed", lasting=True, over=True)
+        await told.save()
+        kept = await store.load("uploads/a")
+    assert [line.split()[-1] for line in kept] == ["opened", "completed"]
 
 
 async def test_the_history_of_a_run_tells_who_consumed_it(start: Start) -> None:
@@ -103,17 +136,17 @@ async def test_the_history_of_a_run_tells_who_consumed_it(start: Start) -> None:
 async def test_a_history_keeps_how_it_began_and_the_newest(tmp_path: Path) -> None:
     async with Storage.open(tmp_path / "data") as storage:
         store = storage.histories
-        histories = Histories(store, Tasks())
+        told = Histories(store, Tasks())
         for number in range(1000):
-            histories.note("uploads/a", f"step {number}", lasting=True)
-        found = [int(line.split()[-1]) for line in await histories.of("uploads/a")]
+            told.note("uploads/a", f"step {number}", lasting=True)
+        found = [int(line.split()[-1]) for line in await told.of("uploads/a")]
         assert found == [*range(FIRST), *range(1000 - LAST, 1000)]
-        await histories.save()
-        histories = Histories(store, Tasks())  # of the next process
+        await told.save()
+        told = Histories(store, Tasks())  # of the next process
         for number in range(1000, 1000 + LAST):
-            histories.note("uploads/a", f"step {number}", lasting=True)
-        await histories.save()
+            told.note("uploads/a", f"step {number}", lasting=True)
+        await told.save()
         kept = [int(line.split()[-1]) for line in await store.load("uploads/a")]
         assert kept == [*range(FIRST), *range(1000, 1000 + LAST)]
-        await histories.expire(time.time() + 1)
+        await told.expire(time.time() + 1)
         assert await store.load("uploads/a") == []

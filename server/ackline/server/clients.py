@@ -151,9 +151,7 @@ class Client:
             for handler in session.handlers:
                 handler.detached()
                 if handler.stream.outcome is None:
-                    handler.note(
-                        f"lost its connection, at {handler.position}", soon=True
-                    )
+                    handler.note(f"lost its connection, at {handler.position}")
                 if handler.trace is not None:
                     handler.trace.event("disconnected")
 

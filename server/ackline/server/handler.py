@@ -266,7 +266,7 @@ class Handler(ABC):
                 self.stream, Code.MOVED, "it was opened again with the same key"
             )
         log.info("%s moved to another stream", self.label)
-        self.note("moved: it was opened again with the same key", soon=True)
+        self.note("moved: it was opened again with the same key")
         self.service.sessions.forget(self.session, self.stream, moved=True)
 
     def release(self, *, abandoned: bool) -> None:
@@ -338,18 +338,16 @@ class Handler(ABC):
         if outcome.code:
             told += f": {code_name(outcome.code)}: {outcome.text}"
         log.info("%s %s", self.label, told)
-        well = outcome.outcome is OutcomeKind.COMPLETED
-        self.note(told, soon=not well, over=well)
+        self.note(told, over=outcome.outcome is OutcomeKind.COMPLETED)
         self.service.sessions.ended(self.session, self.stream, outcome)
         self._close_once()
 
-    def note(self, text: str, *, soon: bool = False, over: bool = False) -> None:
+    def note(self, text: str, *, over: bool = False) -> None:
         """Add to the histories of what the stream is about, and of its session.
 
         Args:
             text: what happened.
-            soon: see `Histories.note`.
-            over: see there.
+            over: see `Histories.note`.
         """
         histories, stream = self.service.histories, self.stream
         session_id = self.session.session_id
@@ -358,7 +356,6 @@ class Handler(ABC):
             about,
             f"{session_id[:8]}/{stream.id} {text}",
             lasting=self.lasting,
-            soon=soon,
             over=over,
         )
         histories.note(f"sessions/{session_id}", f"stream {stream.id} {about} {text}")

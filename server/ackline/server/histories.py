@@ -2,11 +2,12 @@
 
 Everything is noted in memory, for what was active lately. What outlives the process is
 written down too, but not at every step, since most uploads end well before anybody
-asks: soon after something went wrong, and otherwise at the next cleanup.
+asks: all that is new at once, a second after the first of it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import OrderedDict
@@ -28,6 +29,10 @@ MOST = 10_000
 
 FIRST, LAST = 8, 24
 """Entries kept of each: how it began, and the newest. Those between are left out."""
+
+SAVE_SECONDS = 1.0
+"""Between an entry and its being on the disk: what a killed server loses of histories.
+Most uploads are over by then, and need none."""
 
 MOST_TEXT = 300
 """Characters of an entry."""
@@ -65,7 +70,7 @@ class Histories:
         self._tasks = tasks
         self._known: OrderedDict[str, _History] = OrderedDict()
         self._lasting: set[str] = set()
-        self._saving = False
+        self._saving: asyncio.TimerHandle | None = None
 
     def begin(self, resource: str) -> None:
         """Take note that something is new: nothing on the disk is about it."""
@@ -77,7 +82,6 @@ class Histories:
         text: str,
         *,
         lasting: bool = False,
-        soon: bool = False,
         over: bool = False,
     ) -> None:
         """Add an entry.
@@ -86,8 +90,7 @@ class Histories:
             resource: of what.
             text: what happened, without the time.
             lasting: whether the thing outlives the process.
-            soon: write it down soon.
-            over: it has ended well; if nothing was written so far, nothing will be.
+            over: it has ended well; if nothing is written so far, nothing will be.
         """
         history = self._history(resource)
         history.entries.append(entry(text))
@@ -95,14 +98,14 @@ class Histories:
             del history.entries[FIRST]
         if not lasting:
             return
-        if over and not history.saved:
+        if over and history.whole and not history.saved:
             self._lasting.discard(resource)
             return
         history.changed = True
         self._lasting.add(resource)
-        if soon and not self._saving:
-            self._saving = True
-            self._tasks.spawn(self.save(), "write histories")
+        if self._saving is None:
+            loop = asyncio.get_running_loop()
+            self._saving = loop.call_later(SAVE_SECONDS, self._save)
 
     async def of(self, resource: str) -> list[str]:
         """Return the entries of a resource, the oldest first.
@@ -117,13 +120,18 @@ class Histories:
         return list(history.entries)
 
     async def save(self) -> None:
-        """Write down what outlives the process and was not."""
-        self._saving = False
-        changed: dict[str, _History] = {}
-        for resource in self._lasting:
-            history = self._known.get(resource)
-            if history is not None and history.changed:
-                changed[resource] = history
+        """Write down what outlives the process and was not.
+
+        What cannot be written waits for the next entry.
+        """
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
+        changed = {
+            resource: history
+            for resource in self._lasting
+            if (history := self._known.get(resource)) is not None and history.changed
+        }
         self._lasting.clear()
         if not changed:
             return
@@ -141,13 +149,15 @@ class Histories:
             self._lasting.update(changed)
 
     async def expire(self, before: float) -> None:
-        """Write down what is new, and forget what is older than that.
+        """Forget what is older than that.
 
         Raises:
             StoreError: the records cannot be changed.
         """
-        await self.save()
         await self._store.expire(before)
+
+    def _save(self) -> None:
+        self._tasks.spawn(self.save(), "write histories")
 
     def _history(self, resource: str) -> _History:
         history = self._known.get(resource)

@@ -116,10 +116,10 @@ class Run(Attended):
         """Its stable name, for logs."""
         return about_run(self.run_id, self.source.name, self.identity)
 
-    def note(self, text: str, *, soon: bool = False) -> None:
+    def note(self, text: str) -> None:
         """Add to its history; see `Histories.note`."""
         self._service.histories.note(
-            f"runs/{self.run_id}", text, lasting=self.run_log is not None, soon=soon
+            f"runs/{self.run_id}", text, lasting=self.run_log is not None
         )
 
     @property
@@ -373,7 +373,7 @@ class Run(Attended):
         if outcome.text:
             told += f": {outcome.text}"
         log.info("%s %s", self.label, told)
-        self.note(told, soon=True)
+        self.note(told)
         self.buffer.finish(
             End(Intent(int(outcome.outcome)), outcome.code, clipped(outcome.text))
         )
