@@ -35,8 +35,8 @@ PURE = frozenset(
         # Others derive classes from theirs, which a compiled one does not allow.
         *("client_session", "kinds", "server_session"),
         # Used once a stream, once a process, or by readers that are slow anyway.
-        *("checksums", "codec", "conflation", "limits", "merging", "policies"),
-        "resource",
+        *("checksums", "codec", "compiling", "conflation", "limits", "merging"),
+        *("policies", "resource"),
     }
 )
 """Modules that are not compiled."""

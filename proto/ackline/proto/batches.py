@@ -21,9 +21,8 @@ from struct import Struct as Layout
 from struct import pack, unpack_from
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct
-
 from ackline.proto.checksums import crc32c
+from ackline.proto.compiling import mypyc_attr
 from ackline.proto.entries import (
     DEFINITION_KIND,
     FIRST_RESERVED,
@@ -56,6 +55,7 @@ __all__ = [
     "encode_batch",
     "encode_entries",
     "encode_event",
+    "gap_batch",
     "gap_entry",
     "kind_definition",
     "merge",
@@ -73,15 +73,16 @@ _TOO_LARGE: Final = f"an event has at most {MAX_EVENT} bytes; send it as a file"
 #: Where the body begins in a batch of one event.
 LONE_BODY_AT: Final = 8
 
-#: How a batch of one event of kind 0 begins: the count, and the kind.
-_ONE_PLAIN: Final = b"\0\0\0\1\0"
 
-
-class Batch(Struct, frozen=True, gc=False):
-    """Events with contiguous ids, encoded.
+@mypyc_attr(acyclic=True)
+class Batch:
+    """Events with contiguous ids, encoded. Immutable.
 
     Made by `encode_batch`, `encode_entries`, `merge` and `parse_batch`, which leave no
     batch that breaks SPEC.md.
+
+    A class of its own and no `Struct`: compiled, its fields are read without a call and
+    take 72 bytes instead of 128. Garbage collection need not look at it either way.
 
     Attributes:
         first_id: Id of the first event.
@@ -92,12 +93,42 @@ class Batch(Struct, frozen=True, gc=False):
         special: Whether there are gaps or kind definitions: the flag SPECIAL.
     """
 
-    first_id: int
-    count: int
-    entries: int
-    payload: bytes
-    crc: int
-    special: bool
+    __slots__ = ("count", "crc", "entries", "first_id", "payload", "special")
+
+    def __init__(
+        self,
+        first_id: int,
+        count: int,
+        entries: int,
+        payload: bytes,
+        crc: int,
+        special: bool,
+    ) -> None:
+        self.first_id: Final = first_id
+        self.count: Final = count
+        self.entries: Final = entries
+        self.payload: Final = payload
+        self.crc: Final = crc
+        self.special: Final = special
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether they are the same, byte by byte."""
+        return isinstance(other, Batch) and self._fields == other._fields
+
+    def __hash__(self) -> int:
+        """Return what equal batches share."""
+        return hash(self._fields)
+
+    def __repr__(self) -> str:
+        """Return the fields, for who looks for a fault."""
+        return f"Batch{self._fields}"
+
+    @property
+    def _fields(self) -> tuple[int, int, int, bytes, int, bool]:
+        return (
+            *(self.first_id, self.count, self.entries),
+            *(self.payload, self.crc, self.special),
+        )
 
     @property
     def next_id(self) -> int:
@@ -418,6 +449,12 @@ class Batch(Struct, frozen=True, gc=False):
         )
 
 
+def gap_batch(position: int, first_id: int) -> Batch:
+    """Return the batch that stands for events which are no longer retained."""
+    body = gap_entry(first_id - position, GapReason.TRIMMED)
+    return encode_entries(position, [(GAP_KIND, body)])
+
+
 def encode_batch(
     first_id: int, bodies: Sequence[bytes], kinds: Sequence[int] | None = None
 ) -> Batch:
@@ -573,10 +610,13 @@ def parse_lone(first_id: int, payload: bytes, crc: int) -> Batch | None:
         payload: Of a frame without the flag SPECIAL.
         crc: Of the payload.
     """
+    size = len(payload) - LONE_BODY_AT
+    # Byte by byte: compiled that is 0.2 us less than with slices.
     if (
-        payload[:5] == _ONE_PLAIN
-        and int.from_bytes(payload[5:8], "big") == len(payload) - LONE_BODY_AT
-        and len(payload) - LONE_BODY_AT <= MAX_EVENT
+        0 <= size <= MAX_EVENT
+        and payload[3] == 1
+        and not payload[0] | payload[1] | payload[2] | payload[4]
+        and payload[5] << 16 | payload[6] << 8 | payload[7] == size
         and first_id < LAST_ID
     ):
         return Batch(first_id, 1, 1, payload, crc, False)

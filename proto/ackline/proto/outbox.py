@@ -27,11 +27,12 @@ ACK_DELAY = 0.1
 a fifth as many ACKs, one of 10,000 a thousandth. One that uses its window up faster
 gets its ACK at half of it."""
 
-ACKS_AT_ONCE = 64
+ACKS_AT_ONCE = 16
 ACK_PAUSE = 0.01
 """How many of those ACKs go at once, and the seconds until the next as many: 1,000
 streams that are consumed in one tick would delay the data of another by the 10 ms that
-their ACKs take together."""
+their ACKs take together. An ACK costs both sides as much as two events: with 64 at once
+those of 1,000 streams with 50 events/s took a fifth of the time, now a twentieth."""
 
 
 class Outbox:

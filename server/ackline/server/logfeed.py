@@ -13,12 +13,12 @@ from ackline.proto.batches import (
     Batch,
     KindTable,
     encode_entries,
-    gap_entry,
+    gap_batch,
     kind_definition,
     merge,
 )
 from ackline.proto.limits import MAX_PAYLOAD
-from ackline.proto.messages import End, GapReason, Intent
+from ackline.proto.messages import End, Intent
 from ackline.proto.proofs import NOTHING
 from ackline.server import outcomes
 from ackline.server.stores.errors import (
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ackline.server.stores.entities import StoredBatch
     from ackline.server.stores.seams import Log
 
-__all__ = ["FeedReader", "LogFeed", "gap_batch"]
+__all__ = ["FeedReader", "LogFeed"]
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +50,6 @@ LOAD_BYTES = 512 * 2**10
 """Bytes read from the disk at once for one reader that is far behind."""
 
 _NONE_KNOWN: Final[Mapping[int, ProofSum]] = MappingProxyType({})
-
-
-def gap_batch(position: int, first_id: int) -> Batch:
-    """Return the batch that stands for events which are no longer retained."""
-    body = gap_entry(first_id - position, GapReason.TRIMMED)
-    return encode_entries(position, [(GAP_KIND, body)])
 
 
 class FeedReader(Protocol):

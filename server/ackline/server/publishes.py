@@ -9,8 +9,7 @@ from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from msgspec.structs import replace
-
+from ackline.proto.batches import Batch
 from ackline.proto.checksums import crc32c
 from ackline.proto.errors import Code
 from ackline.proto.event_receiver import EventReceiver
@@ -39,7 +38,6 @@ from ackline.server.stores.errors import (
 )
 
 if TYPE_CHECKING:
-    from ackline.proto.batches import Batch
     from ackline.proto.messages import ResumeStream
     from ackline.proto.notices import Notice
     from ackline.proto.proofs import ProofSum
@@ -279,7 +277,8 @@ class PublishHandler(Handler):
             renumbered[4:end:4] = renumbered[4:end:4].translate(self._table)
             payload = bytes(renumbered)
             crc = crc32c(payload)
-            log_entries, _ = replace(batch, payload=payload, crc=crc).proof_parts()
+            numbers = batch.first_id, batch.count, batch.entries
+            log_entries, _ = Batch(*numbers, payload, crc, batch.special).proof_parts()
         sums = self._sums.extended(entries, bodies)
         ticket = source.append(
             Append(

@@ -17,12 +17,13 @@ from ackline.proto.messages import (
 )
 from ackline.proto.notices import StoredMoved
 from ackline.proto.resource import ResourceKind
+from ackline.proto.runfeed import RunFeed
 from ackline.server import outcomes
 from ackline.server.logfeed import LogFeed
 from ackline.server.permissions import check_run
 from ackline.server.refusals import Refusal
 from ackline.server.run import Run
-from ackline.server.runfeed import RunFeed
+from ackline.server.stores.errors import PositionTrimmed
 from ackline.server.subscriptions import Subscription
 
 if TYPE_CHECKING:
@@ -177,6 +178,11 @@ class RunSubscription(Subscription):
                 stands = await self.run.stop(kind, code, text)
             kind, code, text = stands.outcome, stands.code, stands.text
         await super().end(kind, code, text, work=work)
+
+    def trimmed(self, position: int, first_id: int) -> None:
+        """Fail: what was to be sent next is gone."""
+        name = "of the run"
+        self.feed_failed(PositionTrimmed(name, position=position, first_id=first_id))
 
     def close(self) -> None:
         """Leave the run; it goes on under the rule for runs without consumers."""

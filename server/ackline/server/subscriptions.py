@@ -29,11 +29,11 @@ from ackline.server import outcomes
 from ackline.server.handler import Answer, Handler
 from ackline.server.logfeed import LogFeed
 from ackline.server.refusals import Refusal, code_of, refusal_of
-from ackline.server.runfeed import RunFeed
 
 if TYPE_CHECKING:
     from ackline.proto.messages import Proof
     from ackline.proto.notices import Notice
+    from ackline.proto.runfeed import RunFeed
     from ackline.proto.stream import Stream
     from ackline.server.service import Service
     from ackline.server.sessions import Session

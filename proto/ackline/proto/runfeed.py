@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from ackline.proto.batches import gap_batch
 from ackline.proto.errors import Code
 from ackline.proto.messages import Intent
-from ackline.server.logfeed import FeedReader, gap_batch
-from ackline.server.stores.errors import PositionTrimmed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["RunFeed"]
 
 
-class RunReader(FeedReader, Protocol):
+class RunReader(Protocol):
     """Who reads a run."""
+
+    def trimmed(self, position: int, first_id: int) -> None:
+        """Fail: what is before `first_id` is gone, and `position` was to be next."""
+        ...
 
     def fail_soon(self, code: int, text: str) -> None:
         """Fail, once it is answered."""
@@ -31,6 +34,9 @@ class RunReader(FeedReader, Protocol):
 
 class RunFeed:
     """One cursor's view of a run's buffer: an `EventFeed` that tells what is trimmed.
+
+    It is here and not in the server because it is asked three times for each lone
+    event: compiled with the rest, that takes 0.2 us instead of 0.7.
 
     Args:
         buffer: shared by all cursors of the run.
@@ -100,9 +106,7 @@ class RunFeed:
             return batch
         if self._gaps:
             return gap_batch(position, first)
-        self._reader.feed_failed(
-            PositionTrimmed("of the run", position=position, first_id=first)
-        )
+        self._reader.trimmed(position, first)
         return None
 
     def _ended_at(self, position: int) -> None:
