@@ -77,6 +77,8 @@ def test_values_are_read_as_what_they_are(name: str, text: str, value: object) -
         ("heartbeat", "nan", "is not a number of seconds"),
         ("heartbeat", "2h", "between 0.05 and 3600"),
         ("durability", "maybe", "is not one of synced, written"),
+        ("log_level", "loud", "is not one of debug, info, warning, error"),
+        ("log_format", "xml", "is not one of auto, human, json"),
         ("receive_budget", "1MiB", "holds no chunk of max_chunk_size"),
     ],
 )

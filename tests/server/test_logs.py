@@ -131,7 +131,9 @@ def test_an_error_is_one_line_of_json() -> None:
 async def test_the_command_writes_json_where_nobody_looks(
     tmp_path: Path, form: str
 ) -> None:
-    async with running(tmp_path, "--log-format", form) as server:
+    file = tmp_path / "server.toml"
+    file.write_text(f"log_format = '{form}'")
+    async with running(tmp_path, "--config", str(file)) as server:
         code, told = await server.end(signal.SIGTERM)
     assert code == 0
     last = told.splitlines()[-1]

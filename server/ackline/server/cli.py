@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ackline.aio import hold_standard_files
 from ackline.server.addresses import ListenError
 from ackline.server.configuration import flag_of, load_options, variable_of
-from ackline.server.logformat import FORMATS, log_to
+from ackline.server.logformat import log_to
 from ackline.server.maintenance.command import COMMANDS, run_command
 from ackline.server.options import OptionError, described
 from ackline.server.server import Server
@@ -55,7 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_token_command(words[1:])
     parser = _parser()
     chosen = vars(parser.parse_args(words))
-    level, form = str(chosen.pop("log_level")).upper(), chosen.pop("log_format")
     app, config = chosen.pop("app"), chosen.pop("config")
     try:
         options = load_options(
@@ -67,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OptionError, _UsageError) as error:
         print(f"ackline-server: {error}", file=sys.stderr)
         return MISUSED
-    log_to(sys.stderr, level=level, form=form)
+    log_to(sys.stderr, level=options.log_level, form=options.log_format)
     _allow_many_files()
     return _run(server, options)
 
@@ -143,18 +142,6 @@ def _parser() -> argparse.ArgumentParser:
         "--app", metavar="MODULE:SERVER", help="serve the sources and sinks of this"
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file with options")
-    parser.add_argument(
-        "--log-format",
-        default="auto",
-        choices=FORMATS,
-        help="how it is told: auto is human on a terminal, else JSON (auto)",
-    )
-    parser.add_argument(
-        "--log-level",
-        default="info",
-        choices=("debug", "info", "warning", "error"),
-        help="what is told on standard error (info)",
-    )
     for name, about in described():
         parser.add_argument(
             flag_of(name),

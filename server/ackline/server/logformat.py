@@ -18,9 +18,17 @@ from ackline.server.about import About
 if TYPE_CHECKING:
     from typing import TextIO
 
-__all__ = ["FORMATS", "HumanFormatter", "JsonFormatter", "log_to"]
+__all__ = [
+    "LOG_FORMATS",
+    "LOG_LEVELS",
+    "HumanFormatter",
+    "JsonFormatter",
+    "log_to",
+]
 
-FORMATS = ("auto", "human", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+LOG_FORMATS = ("auto", "human", "json")
 """`auto`: for people on a terminal, else JSON."""
 
 _ADDED = ("identity", "peer", "trace_id")
@@ -71,18 +79,18 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-def log_to(stream: TextIO, *, level: str, form: str = "auto") -> None:
+def log_to(stream: TextIO, *, level: str, form: str) -> None:
     """Write the log of this process to a stream.
 
     Args:
         stream: such as standard error.
-        level: a name of `logging`'s, upper case.
-        form: one of `FORMATS`.
+        level: one of `LOG_LEVELS`.
+        form: one of `LOG_FORMATS`.
     """
     people = form == "human" or (form == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(HumanFormatter() if people else JsonFormatter())
-    logging.basicConfig(level=level, handlers=[handler])
+    logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 def _fields(record: logging.LogRecord) -> dict[str, str | int]:

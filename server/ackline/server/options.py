@@ -30,6 +30,7 @@ from ackline.proto.limits import (
 from ackline.proto.messages import Limits
 from ackline.server.addresses import Address
 from ackline.server.identities import parse_permissions, parse_quotas
+from ackline.server.logformat import LOG_FORMATS, LOG_LEVELS
 from ackline.server.retention import parse_rules
 from ackline.server.sources import WITHOUT_CONSUMER
 
@@ -151,6 +152,10 @@ class Options:
         log_segment_bytes: retention deletes whole files of this size.
         drain_seconds: how long connected clients may take to go when the server stops.
         cleanup_interval: how often what is too old is deleted.
+        log_level: what `ackline-server` tells on standard error, and what is worse. An
+            embedding program configures `logging` as it likes.
+        log_format: how: lines for people, JSON for machines; `auto` is for people on a
+            terminal, else JSON.
     """
 
     listen: Address = field(
@@ -305,6 +310,14 @@ class Options:
     )
     cleanup_interval: float = _option(
         60.0, "seconds between cleanups", low=0.05, high=3600
+    )
+    log_level: str = _option(
+        "info", "what is told on standard error", choices=LOG_LEVELS
+    )
+    log_format: str = _option(
+        "auto",
+        "how: auto is human on a terminal, else json",
+        choices=LOG_FORMATS,
     )
 
     def __post_init__(self) -> None:
