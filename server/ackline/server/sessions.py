@@ -213,6 +213,8 @@ class Sessions:
         """Take note that the session has no connection."""
         session.connection = None
         session.detached_at = self._service.now()
+        if session.gone:  # its client said goodbye
+            return
         if session.on_record:
             self._background(
                 self._store.touch([session.session_id], time.time()), "touch session"

@@ -79,3 +79,17 @@ def test_dropped_batches_are_not_held() -> None:
     for number in range(2000):
         tail.add(batch(number, 1, 700))
     assert len(tail._batches) < 15
+
+
+def test_tails_that_come_and_go_leave_nothing_behind() -> None:
+    """A log comes with each durable run, and the budget may never be used up."""
+    cache = TailCache(2**20)
+    stays = cache.tail()
+    for number in range(100):
+        stays.add(batch(number, 1, 10))
+        goes = cache.tail()
+        for each in range(10):
+            goes.add(batch(each, 1, 10))
+        goes.clear()
+    assert len(cache._order) < 250
+    assert stays.find(0, 1) is not None

@@ -32,6 +32,8 @@ class TailCache:
         # Whose batch is the oldest, the next oldest, … The list identifies the tail's
         # content: it is another one after clear().
         self._order: deque[tuple[Tail, list[StoredBatch]]] = deque()
+        # How many of these are of content that was cleared.
+        self._stale = 0
 
     def tail(self) -> Tail:
         """Return an empty tail for a log."""
@@ -43,7 +45,23 @@ class TailCache:
         self._order.append((tail, content))
         while self.size > self._budget:
             oldest, of_content = self._order.popleft()
-            self.size -= oldest.drop_oldest(of_content)
+            if oldest.holds(of_content):
+                self.size -= oldest.drop_oldest()
+            else:
+                self._stale -= 1
+
+    def forget(self, size: int, batches: int) -> None:
+        """Take note that a tail dropped all it had; its places go when they are many.
+
+        Logs come and go, one with each durable run, and the budget may never be used.
+        """
+        self.size -= size
+        self._stale += batches
+        if self._stale * 2 > len(self._order):
+            self._order = deque(
+                (tail, content) for tail, content in self._order if tail.holds(content)
+            )
+            self._stale = 0
 
 
 class Tail:
@@ -90,16 +108,20 @@ class Tail:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._cache.size -= self._size
+        size, batches = self._size, len(self._batches) - self._dropped
         self._batches.clear()  # the cache may hold on to the list
         self._batches = []
         self._dropped = 0
         self._size = 0
+        self._cache.forget(size, batches)
 
-    def drop_oldest(self, content: list[StoredBatch]) -> int:
-        """Drop the oldest batch, if the content is still this; return its size."""
-        if content is not self._batches:
-            return 0
+    def holds(self, content: list[StoredBatch]) -> bool:
+        """Tell whether this is what it has, not what it had before it was cleared."""
+        return content is self._batches
+
+    def drop_oldest(self) -> int:
+        """Drop the oldest batch; return its size."""
+        content = self._batches
         size = len(content[self._dropped].payload) + _OVERHEAD
         self._size -= size
         self._dropped += 1
