@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ackline.proto.allowance import BURST, RATE, TURN
+from ackline.proto.allowance import ALONE, BURST, RATE, TURN, Allowance
 from ackline.proto.chunk_sender import ChunkSender
 from ackline.proto.connection import Phase
 from ackline.proto.errors import Code
@@ -275,23 +275,51 @@ def test_many_small_frames_wait_for_their_turn() -> None:
     assert pair.s.reading
 
 
+def flooding(pair: Pair, frames: int, *, others: bool) -> float:
+    """Return the seconds in which so many frames are taken, with nothing to do else."""
+    core, began = pair.s, pair.now
+    frame = encode_frame(FrameType.CREDIT, encode(Credit(1, 1)))
+    pressure = core._allowance._pressure
+    other, target = Allowance(pressure, began), core.reader.frames + frames
+    while core.reader.frames < target:
+        while not core.reading:
+            pair.now = max(pair.now, core.next_timeout())
+            core.handle_timeout(pair.now)
+        place = core.buffer()
+        place[: len(frame) * 64] = frame * 64
+        core.received(len(frame) * 64, pair.now)
+        if others:
+            other.spend(0, pair.now)
+    return pair.now - began
+
+
 def test_under_pressure_a_client_rests_after_its_part() -> None:
     """SPEC.md §6: a fifth of a processor, and all of it where nobody else wants any."""
     for high in (False, True):
         pair = Pair()
         pair.run()
         pair.s._allowance._pressure.high = high
-        began, frame = pair.now, encode_frame(FrameType.CREDIT, encode(Credit(1, 1)))
-        before = pair.s.reader.frames
-        while pair.s.reader.frames < before + 10_000:
-            while not pair.s.reading:
-                pair.now = max(pair.now, pair.s.next_timeout())
-                pair.s.handle_timeout(pair.now)
-            place = pair.s.buffer()
-            place[: len(frame) * 64] = frame * 64
-            pair.s.received(len(frame) * 64, pair.now)
         least = (10_000 - BURST - TURN) / RATE if high else 0
-        assert least <= pair.now - began <= 10_000 / RATE * high
+        seconds = flooding(pair, 10_000, others=True)
+        assert least <= seconds <= 10_000 / RATE * high
+
+
+def test_a_client_that_is_alone_does_not_rest() -> None:
+    pair = Pair()
+    pair.run()
+    pair.s._allowance._pressure.high = True
+    flooding(pair, 1, others=True)
+    assert flooding(pair, 60_000, others=False) <= ALONE + 2 * BURST / RATE
+
+
+def test_work_before_there_was_pressure_counts_for_a_while() -> None:
+    """A flood that makes it and rests in turn would have most of the processor."""
+    pair = Pair()
+    pair.run()
+    assert not flooding(pair, 100_000, others=True)
+    pair.s._allowance._pressure.high = True
+    flooding(pair, 1, others=True)
+    assert BURST / RATE <= pair.s.next_timeout() - pair.now <= 2 * BURST / RATE
 
 
 def test_data_beyond_a_window_is_refused_by_its_header() -> None:

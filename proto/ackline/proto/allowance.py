@@ -4,7 +4,8 @@ Bytes are bounded by windows; what is left is work: a client that opens and canc
 streams, asks for lists or acknowledges as fast as it can costs a server its processor,
 a few bytes each. Work is counted in units of about 10 us of it. In one turn of the
 event loop a connection gets `TURN` of them, and where the server has more to do than it
-can (`Pressure`), `RATE` a second, a fifth of a processor (SPEC.md §6).
+can and more than one client (`Pressure`), `RATE` a second, a fifth of a processor
+(SPEC.md §6).
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ RATE: Final = 20_000.0
 """Units a second under pressure."""
 
 BURST: Final = 4_000
-"""Units at once under pressure: a client that opens 100 streams does not notice."""
+"""Units at once under pressure: a client that opens 100 streams does not notice. As
+many are remembered of what was done without pressure: a flood that makes it and rests
+in turn would else have most of the processor."""
+
+ALONE = 1.0
+"""Seconds after which a client counts as alone, when no other has sent anything."""
 
 _MEASURED: Final[dict[int, int]] = {
     FrameType.RESUME: 64,
@@ -46,12 +52,27 @@ in all."""
 
 
 class Pressure:
-    """Whether a server has more to do than it can; shared by all its connections."""
+    """Whether a server has more to do than it can; shared by all its connections.
 
-    __slots__ = ("high",)
+    Attributes:
+        high: whether it has.
+    """
+
+    __slots__ = ("_last", "_shared_at", "high")
 
     def __init__(self) -> None:
         self.high = False
+        self._last: Allowance | None = None
+        self._shared_at = 0.0
+
+    def felt_by(self, client: Allowance, now: float) -> bool:
+        """Note that a client has sent something; tell whether it is to rest.
+
+        One that is alone takes nothing from anybody.
+        """
+        if self._last is not client:
+            self._last, self._shared_at = client, now
+        return self.high and now - self._shared_at < ALONE
 
 
 class Allowance:
@@ -59,26 +80,22 @@ class Allowance:
 
     Args:
         pressure: of the server.
-        rate: units a second under pressure.
         now: seconds, monotonic.
     """
 
-    __slots__ = ("_at", "_left", "_pressure", "_rate")
+    __slots__ = ("_at", "_left", "_pressure")
 
-    def __init__(self, pressure: Pressure, now: float, *, rate: float = RATE) -> None:
+    def __init__(self, pressure: Pressure, now: float) -> None:
         self._pressure = pressure
-        self._rate = rate
         self._left = float(BURST)
         self._at = now
 
     def spend(self, units: int, now: float) -> float:
-        """Count work; return the seconds to rest after it, mostly 0.
-
-        Without pressure nobody has to rest, and little of it is remembered.
-        """
-        left = min(self._left + (now - self._at) * self._rate, BURST) - units
+        """Count work; return the seconds to rest after it, mostly 0."""
+        left = min(self._left + (now - self._at) * RATE, BURST) - units
         self._at = now
-        if not self._pressure.high:
-            left = max(left, 0.0)
-        self._left = left
-        return -left / self._rate if left < 0 else 0.0
+        if self._pressure.felt_by(self, now):
+            self._left = left
+            return -left / RATE if left < 0 else 0.0
+        self._left = max(left, -BURST)
+        return 0.0

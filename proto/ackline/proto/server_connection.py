@@ -447,7 +447,8 @@ class ServerConnection(Connection):
             self._rest_until = inf
             self._turn, self._turn_left = now, TURN
             self._read_on(_RESTING)
-            self._tire(now)
+            if self._effort:  # of what had been read
+                self._tire(now)
 
     def _control_frame(
         self,
@@ -464,8 +465,6 @@ class ServerConnection(Connection):
 
     def _tire(self, now: float) -> None:
         """Rest, if this client has others do more than its part under pressure."""
-        if not self._effort:
-            return
         seconds = self._allowance.spend(self._effort, now)
         self._effort = 0
         if seconds:
