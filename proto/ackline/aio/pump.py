@@ -38,7 +38,7 @@ where 64 events would be 64."""
 LINGER_SECONDS = 2.0
 """Seconds a closing connection has to write its last ERROR, and the peer to read it."""
 
-DRAINED = 2**20
+DRAINED = 2**16
 """Bytes that are read of its peer meanwhile: mostly all that was under way. One that
 goes on finds that nothing is read, or it would cost as much as an upload."""
 
@@ -86,6 +86,7 @@ class Pump(asyncio.BufferedProtocol):
         "_draining",
         "_due",
         "_flushing",
+        "_lingering",
         "_loop",
         "_lost",
         "_lowat",
@@ -124,6 +125,7 @@ class Pump(asyncio.BufferedProtocol):
         self._closing = False
         self._draining = False
         self._drained = 0
+        self._lingering: asyncio.TimerHandle | None = None
         self._lowat = 0
         self.peer = ""
         self._lost = False
@@ -166,7 +168,7 @@ class Pump(asyncio.BufferedProtocol):
                 self._follow_reading()
             else:
                 self._transport.close()
-            self._loop.call_later(LINGER_SECONDS, self.abort)
+            self._lingering = self._loop.call_later(LINGER_SECONDS, self.abort)
 
     def abort(self) -> None:
         """Close at once."""
@@ -230,6 +232,8 @@ class Pump(asyncio.BufferedProtocol):
         """End."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._lingering is not None:  # it holds on to all there was
+            self._lingering.cancel()
         self._transport = None
         self.core.lost()
         self._lost = True
