@@ -116,10 +116,37 @@ async def test_a_source_runs_in_the_trace_of_who_started_it(
         with tracer.start_as_current_span("caller"):
             async with client.subscribe("sources/answers") as events:
                 assert len([event async for event in events]) == 1
-        spans = await finished(exporter, 5)
+        spans = await finished(exporter, 6)
     found = {span.name: parent_of(span, spans) for span in spans}
     assert found["subscribe sources/answers"] == "caller"
     assert found["model"] == "subscribe sources/answers"
+
+
+async def test_what_stood_before_the_first_unit_is_a_span(
+    tmp_path: Path, exporter: InMemorySpanExporter
+) -> None:
+    server, ready = Server(), asyncio.Event()
+
+    @server.source("slow")
+    async def slow() -> AsyncGenerator[str]:
+        await ready.wait()
+        yield "one"
+        yield "two"
+
+    async with (
+        server.serve(options(tmp_path)) as serving,
+        connect(serving.url) as client,
+    ):
+        async with client.subscribe("sources/slow") as events:
+            opened = await finished(exporter, 1)
+            assert [span.name for span in opened] == ["open"]
+            ready.set()
+            assert len([event async for event in events]) == 2
+        spans = await finished(exporter, 4)
+    assert [span.name for span in spans] == [
+        *("open", "wait", "stream", "subscribe sources/slow")
+    ]
+    assert {parent_of(span, spans) for span in spans[:3]} == {spans[3].name}
 
 
 async def test_what_is_refused_is_a_span_that_failed(

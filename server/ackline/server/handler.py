@@ -25,7 +25,9 @@ from ackline.proto.errors import Code, ProtocolViolation, code_name
 from ackline.proto.limits import MAX_KEY
 from ackline.proto.messages import OutcomeKind, Scope
 from ackline.proto.notices import (
+    BatchReceived,
     CancelReceived,
+    ChunkReceived,
     PeerPaused,
     ReleaseReceived,
     StoredMoved,
@@ -303,6 +305,8 @@ class Handler(ABC):
 
     def notify(self, notice: Notice) -> None:
         """Take a notice about the stream."""
+        if self.trace is not None and isinstance(notice, _UNITS):
+            self.trace.moving()
         match notice:
             case StoredMoved():  # an ACK of a subscription: nearly all notices
                 self.noticed(notice)
@@ -466,5 +470,8 @@ class Handler(ABC):
 def _ignore(_notice: Notice) -> None:
     """Take what is still said to a stream that was let go."""
 
+
+_UNITS = (StoredMoved, ChunkReceived, BatchReceived)
+"""Notices of units."""
 
 LOWEST_PRIORITY = 7

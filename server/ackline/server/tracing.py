@@ -2,9 +2,9 @@
 
 OPEN carries the W3C context of its caller (SPEC.md §9). With the extra `otel`, and once
 the program has set a tracer provider, a stream is a span below the caller's, with the
-spans `open`, `stream` and `commit` in it; sources and sinks run in its context, so
-that their own spans are its children. Otherwise nothing of this happens, and the
-package is not needed.
+spans `open`, `wait` (for its first unit), `stream` and `commit` in it; sources and
+sinks run in its context, so that their own spans are its children. Otherwise nothing of
+this happens, and the package is not needed.
 """
 
 # Nothing of the package is used where it is not installed.
@@ -66,7 +66,7 @@ class StreamTrace:
     server interrupts is never ended, and so never exported.
     """
 
-    __slots__ = ("_context", "_phase", "_span", "_tracer")
+    __slots__ = ("_context", "_moving", "_phase", "_span", "_tracer", "_waiting")
 
     def __init__(self, tracer: Tracer, handler: Handler) -> None:
         opened = handler.stream.open
@@ -91,6 +91,7 @@ class StreamTrace:
         above = contexts.Context() if caller is None else caller
         self._context = api.set_span_in_context(self._span, above)
         self._phase: Span | None = None
+        self._moving = self._waiting = False
         self.phase("open")
 
     @property
@@ -99,7 +100,8 @@ class StreamTrace:
         return self._context
 
     def phase(self, name: str) -> None:
-        """End the span of what went on, and begin the next: open, stream or commit."""
+        """End the span of what went on, and begin the next (the names are above)."""
+        self._waiting = name == "wait"
         if self._phase is not None:
             self._phase.end()
         self._phase = self._tracer.start_span(name, context=self._context)
@@ -120,7 +122,17 @@ class StreamTrace:
     def opened(self, resource: str) -> None:
         """Take note that OPENED is on its way."""
         self._span.set_attribute("ackline.resource", resource)
-        self.phase("stream")
+        self.phase("stream" if self._moving else "wait")
+
+    def moving(self) -> None:
+        """Take note that a unit was received, or acknowledged where the server sends.
+
+        What came with OPEN has waited for nothing. Otherwise the first one ends the
+        wait: for memory to receive into, a producer, the disk, or the client.
+        """
+        self._moving = True
+        if self._waiting:
+            self.phase("stream")
 
     def refused(self, code: int, text: str) -> None:
         """End it all: the stream was not opened."""
@@ -137,6 +149,7 @@ class StreamTrace:
 
     def close(self) -> None:
         """End what has not ended: nobody will ask for the stream again."""
+        self._waiting = False
         if self._phase is not None:
             self._phase.end()
             self._phase = None
