@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from ackline.server.configuration import load_options
+
 MONITORING = Path(__file__).parents[1] / "monitoring"
 
 
@@ -57,6 +59,18 @@ def test_compose_mounts_what_is_there_and_nothing_listens_to_others() -> None:
                 assert source in compose["volumes"], volume
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
         assert set(service.get("depends_on", ())) <= set(services)
+
+
+def test_the_server_of_the_compose_file_takes_its_flags() -> None:
+    command = load("compose.yaml")["services"]["server"]["command"]
+    flags = dict(word.removeprefix("--").split("=", 1) for word in command)
+    options = load_options(
+        flags={name.replace("-", "_"): value for name, value in flags.items()},
+        environment={},
+        file=None,
+    )
+    assert options.allow_anonymous
+    assert options.data_dir == Path("/data")
 
 
 def test_prometheus_scrapes_the_server_of_the_compose_file() -> None:
