@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ackline.client import ClientOptions, Progress, UsageError
+from ackline.client import state as state_module
 from ackline.client.addresses import Address, parse_url
 from ackline.client.backoff import Backoff
 from ackline.client.cli.bar import RichBar
@@ -167,14 +168,36 @@ def test_two_cannot_do_the_same_thing(tmp_path: Path) -> None:
     assert not list((tmp_path / "uploads").iterdir())
 
 
-def test_old_state_is_dropped(tmp_path: Path) -> None:
-    old = State(tmp_path, "uploads", 1)
-    old.put(key="k")
-    (path,) = (tmp_path / "uploads").iterdir()
-    long_ago = time.time() - 40 * 86_400
-    os.utime(path, (long_ago, long_ago))
-    with State(tmp_path, "uploads", 2).locked("another"):
-        assert old.get() == {}
+def test_the_oldest_state_is_dropped_where_there_is_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what is old by the clock alone: that may have jumped ahead."""
+    old, newer = State(tmp_path, "uploads", 1), State(tmp_path, "uploads", 2)
+    for days, state in ((50, old), (40, newer)):
+        before = set(tmp_path.rglob("*.json"))
+        state.put(key="k")
+        (path,) = set(tmp_path.rglob("*.json")) - before
+        long_ago = time.time() - days * 86_400
+        os.utime(path, (long_ago, long_ago))
+    with State(tmp_path, "uploads", 3).locked("another"):
+        assert old.get() == newer.get() == {"key": "k"}
+    monkeypatch.setattr(state_module, "KEEP_FILES", 1)
+    with old.locked("the oldest"):  # what is locked is wanted, however old
+        assert old.get() == {"key": "k"}
+    monkeypatch.setattr(state_module, "KEEP_FILES", 2)  # that lock is new
+    with State(tmp_path, "uploads", 3).locked("another"):
+        assert (old.get(), newer.get()) == ({}, {"key": "k"})
+
+
+def test_state_that_is_new_stays_however_much_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_module, "KEEP_FILES", 1)
+    states = [State(tmp_path, "uploads", number) for number in range(5)]
+    for state in states:
+        state.put(key="k")
+    with State(tmp_path, "uploads", 9).locked("another"):
+        assert all(state.get() for state in states)
 
 
 def test_where_state_is_by_default(

@@ -46,8 +46,12 @@ Value: TypeAlias = str | int | float
 Entry: TypeAlias = dict[str, Value]
 
 KEEP_SECONDS = 30 * 86_400.0
-"""Entries not written for a month are dropped: a server forgets an abandoned upload
+"""Entries not written for a month may be dropped: a server forgets an abandoned upload
 after a day."""
+
+KEEP_FILES = 1_000
+"""Files of a section that stay however old they look: a clock that jumped ahead makes
+all of them look old, also what is about to be resumed."""
 
 
 class Remembered(Protocol):
@@ -151,11 +155,17 @@ class State:
             ) from error
 
     def _prune(self) -> None:
-        oldest = time.time() - KEEP_SECONDS
-        for path in self._folder.iterdir():
+        paths = list(self._folder.iterdir())
+        if len(paths) <= KEEP_FILES:
+            return
+        written: dict[Path, float] = {}
+        for path in paths:
             with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
+                written[path] = path.stat().st_mtime
+        oldest = time.time() - KEEP_SECONDS
+        for path in sorted(written, key=written.__getitem__)[:-KEEP_FILES]:
+            if written[path] < oldest and path != self._path:
+                path.unlink(missing_ok=True)
 
 
 StateOption: TypeAlias = str | os.PathLike[str] | Literal[False] | None
