@@ -42,6 +42,9 @@ DRAINED = 2**16
 """Bytes that are read of its peer meanwhile: mostly all that was under way. One that
 goes on finds that nothing is read, or it would cost as much as an upload."""
 
+FLOODED_SECONDS = 0.1
+"""Seconds until such a one is closed: what it sent on stays in the system's memory."""
+
 
 class ScratchPool:
     """The read buffers of this process: one for each event loop."""
@@ -201,6 +204,9 @@ class Pump(asyncio.BufferedProtocol):
         if self._draining:
             self._drained += nbytes
             self._follow_reading()
+            if self._drained >= DRAINED and self._lingering is not None:
+                self._lingering.cancel()
+                self._lingering = self._loop.call_later(FLOODED_SECONDS, self.abort)
             return
         core = self.core
         began = perf_counter()
