@@ -8,14 +8,14 @@ import pytest
 
 from ackline.proto.errors import Code
 from ackline.proto.messages import OutcomeKind
-from ackline.proto.notices import ConnectionFailed
+from ackline.proto.notices import ConnectionFailed, StreamRefused
 from tests.server.identities import make_token, peer_with
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.server.conftest import Start
-    from tests.server.peer import Peer
+    from tests.server.peer import Peer, Work
 
 
 @pytest.fixture
@@ -66,8 +66,21 @@ async def test_streams_of_all_sessions_of_one_identity(
         first.cancel()
         await first.ended()
         first.release()
+        for _ in range(3):  # neither those refused nor those released count
+            while not await completed(work := two.publish("d", [b"x"])):
+                pass  # the server has yet to hear of the release
+            work.release()
         await one.drop()
         await two.drop()
+
+
+async def completed(work: Work) -> bool:
+    while work.outcome is None:
+        if any(isinstance(notice, StreamRefused) for notice in work.notices):
+            return False
+        work.changed.clear()
+        await work.changed.wait()
+    return True
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code
@@ -53,7 +52,7 @@ async def clean(service: Service) -> None:
 async def _histories(service: Service) -> None:
     options = service.options
     kept = max(options.upload_ttl, options.outcome_ttl)
-    await service.histories.expire(time.time() - kept)
+    await service.histories.expire(service.storage.clock.before(kept))
 
 
 async def _uploads(service: Service) -> None:

@@ -125,8 +125,8 @@ def _accept(core: ServerConnection, handler: Handler) -> None:
         _drop(core, handler)
         return
     answer = handler.answer()
-    session.streams[stream.id] = stream
     service = handler.service
+    service.sessions.add(session, stream)
     service.counters.streams_opened[stream.use, answer.existing] += 1
     core.accept(
         stream,

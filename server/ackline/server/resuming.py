@@ -143,7 +143,7 @@ async def _rebuild(client: Client, session: Session, wanted: ResumeStream) -> No
     except BaseException:
         handler.refused()
         raise
-    session.streams[stream_id] = stream
+    client.service.sessions.add(session, stream)
     handler.opened()
     log.info("%s is back after a restart", handler.label)
     handler.note("is back after a restart of the server")

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import secrets
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -129,6 +130,8 @@ class Sessions:
         # Without a connection, the longest first; without streams they are of no use.
         self._waiting: dict[str, Session] = {}
         self._empty: dict[str, Session] = {}
+        # Streams of all sessions of an identity: asked for at each OPEN with a quota.
+        self._streams = Counter[str]()
         self._store = service.storage.sessions
 
     def __len__(self) -> int:
@@ -144,11 +147,12 @@ class Sessions:
 
     def streams_of(self, identity: str) -> int:
         """Return how many streams all sessions of one identity have."""
-        return sum(
-            len(session.streams)
-            for session in self._by_id.values()
-            if session.identity == identity
-        )
+        return self._streams[identity]
+
+    def add(self, session: Session, stream: Stream) -> None:
+        """Add a stream, new or from its record, to a session until it is forgotten."""
+        session.streams[stream.id] = stream
+        self._streams[session.identity] += 1
 
     def create(self, identity: str) -> tuple[Session, bytes]:
         """Make a session; return it with its token."""
@@ -277,6 +281,9 @@ class Sessions:
         if session.streams.get(stream.id) is not stream:
             return
         del session.streams[stream.id]
+        self._streams[session.identity] -= 1
+        if not self._streams[session.identity]:
+            del self._streams[session.identity]
         if moved:
             session.moved[stream.id] = None
             if len(session.moved) > MOST_MOVED:
