@@ -36,9 +36,13 @@ LIMITS: Fields = {
 
 
 class Client:
-    """One session, and the connection it has now."""
+    """One session, and the connection it has now.
 
-    def __init__(self, port: int, **limits: Any) -> None:
+    A `token` identifies the client (SPEC.md §7); without one it is anonymous.
+    """
+
+    def __init__(self, port: int, *, token: bytes = b"", **limits: Any) -> None:
+        self.token = token
         self.address, self.limits = ("127.0.0.1", port), {**LIMITS, **limits}
         self.session: Fields | None = None
         self.streams: dict[int, Stream] = {}
@@ -59,7 +63,8 @@ class Client:
         self.leaving: Fields | None = None
         self.resumed = self.session is None
         self.heard = time.monotonic()
-        hello: Fields = {"version": 1, "oldest": 1, "scheme": "", "credential": b""}
+        hello: Fields = {"version": 1, "oldest": 1, "credential": self.token}
+        hello["scheme"] = "bearer" if self.token else ""
         hello |= {"agent": "device/1", "limits": self.limits}
         self.send("HELLO", **hello, resume=self.session is not None)
         self.welcome = self.answer("WELCOME").fields()

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.acceptance.processes import running
+from tests.server.identities import make_token
 
 from .codec import LAST, Fields, Frame, ProtocolError, crc32c, decode, encode_fields
 from .minimal import LIMITS, Client
@@ -116,6 +117,26 @@ def test_both_sides_skip_optional_frames_they_do_not_know(
         pong = decode(sent[hello[1] :], 2**20)
         assert pong is not None
         assert (hello[0].name, pong[0].name, pong[0].sequence) == ("HELLO", "PONG", 7)
+
+
+@pytest.mark.asyncio
+async def test_a_token_says_who_the_client_is(tmp_path: Path) -> None:
+    """SPEC.md §7: also of the connection that a session is resumed on."""
+    tokens = tmp_path / "tokens.json"
+    token = make_token(tokens, "device").encode()
+    async with running(tmp_path / "data", "--tokens", str(tokens)) as server:
+        with pytest.raises(ProtocolError, match="unauthenticated"):
+            Client(server.port).connect()
+        with pytest.raises(ProtocolError, match="unauthenticated"):
+            Client(server.port, token=token[:-1]).connect()
+        with Client(server.port, token=token) as client:
+            assert client.welcome["identity"] == "device"
+            sent = upload(client, "by a device")
+            send_until(sent, 4)
+            client.wait(lambda: sent.position == 1)
+            lose_connection(client)
+            assert client.welcome["identity"] == "device"
+            assert sent.finish()["outcome"] == 1
 
 
 @pytest.mark.parametrize("early", [False, True])
