@@ -315,7 +315,7 @@ async def test_opening_and_releasing_as_fast_as_can_be_piles_up_nothing(
             await asyncio.sleep(0)
         assert 0 < most <= 16 + 8  # what one turn may open besides
         await work.ended()
-        assert not attacker.core.streams
+        await until(lambda: not attacker.core.streams)
         storming.send(FrameType.LIST, List("objects/"), sequence=1)
         while (await storming.frame())[0] != FrameType.LISTED:
             pass

@@ -84,7 +84,9 @@ async def counted(service: Service) -> Counter[str]:
         await clean(service)
     gc.collect()
     types = (type(each) for each in gc.get_objects())
-    return Counter(each.__name__ for each in types if each.__module__[:7] == "ackline")
+    # Of some of Python's types it is no string.
+    ours = (each for each in types if str(each.__module__).startswith("ackline"))
+    return Counter(each.__name__ for each in ours)
 
 
 async def rounds(serving: Serving) -> list[Counter[str]]:
