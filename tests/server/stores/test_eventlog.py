@@ -536,6 +536,27 @@ async def test_many_small_batches_are_found_through_the_index(
         assert await log.find_by_time(1_000_001) == 10
 
 
+@pytest.mark.parametrize("by_time", [False, True], ids=["by id", "by time"])
+async def test_a_segment_may_grow_while_it_is_read(
+    log: Log, clock: Clock, files: FaultyFiles, by_time: bool
+) -> None:
+    await fill(log, 2)
+    gate = files.gates["preadv"] = threading.Event()
+    # Of all times there are, so that the search passes every record.
+    later = int(clock.now * 1000) + 1
+    reading = asyncio.create_task(
+        log.find_by_time(later) if by_time else log.load(0, 2000)
+    )
+    while not files.calls["preadv"]:
+        await asyncio.sleep(0.001)
+    await fill(log, 2, first=2)
+
+    gate.set()
+
+    found = await asyncio.wait_for(reading, 10)
+    assert found == 2 if isinstance(found, int) else found[-1].next_id == 2
+
+
 async def test_time_never_goes_back(log: Log, clock: Clock) -> None:
     publisher = Publisher(log)
     log.append(publisher.batch(b"one"))

@@ -207,15 +207,11 @@ def read_batches(
     """
     batches: list[StoredBatch] = []
     places: list[Place] = []
+    end = segment.size  # it grows meanwhile
     with opened(files, segment.path, os.O_RDONLY) as fd:
-        reader = RecordReader(
-            files,
-            fd,
-            salt=salt,
-            offset=segment.index.before(position),
-            end=segment.size,
-        )
-        while max_bytes > 0 and reader.offset < segment.size:
+        offset = segment.index.before(position)
+        reader = RecordReader(files, fd, salt=salt, offset=offset, end=end)
+        while max_bytes > 0 and reader.offset < end:
             at = reader.offset
             header = _valid(reader, segment)
             places.append((header.first_id, at, header.time))
@@ -238,11 +234,11 @@ def first_since(files: Files, segment: Segment, salt: int, time: int) -> int:
         Corrupt: A record is not as it was written.
         OSError: Reading failed; FileNotFoundError if the segment was deleted.
     """
-    next_id = segment.first_id
+    next_id, end = segment.first_id, segment.size  # it grows meanwhile
     with opened(files, segment.path, os.O_RDONLY) as fd:
         offset = segment.index.before_time(time)
-        reader = RecordReader(files, fd, salt=salt, offset=offset, end=segment.size)
-        while reader.offset < segment.size:
+        reader = RecordReader(files, fd, salt=salt, offset=offset, end=end)
+        while reader.offset < end:
             header = _valid(reader, segment)
             if header.kind == BATCH and header.time >= time:
                 return header.first_id
