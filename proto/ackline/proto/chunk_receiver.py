@@ -516,7 +516,7 @@ class ChunkReceiver(Receiver):
             unused = self._unused
             missing = self._window_chunks * self.chunk_size - unused - self._pending
             size = min(self.chunk_size, missing, coming - unused)
-            if size <= 0:
+            if size <= 0 or (not served and self._in_debt()):
                 return
             if not self.budget.take(size, spare=True):
                 # Only the first chunk is waited for: more is for when there is plenty.
@@ -529,6 +529,7 @@ class ChunkReceiver(Receiver):
             served = False
             self._promised += size
             grant.limit_bytes += size
+            self._spend_ahead(0, size)
             self.stream.ack_due()
 
     def _raise_units(self) -> None:

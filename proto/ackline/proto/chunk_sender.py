@@ -348,6 +348,8 @@ class ChunkSender(Sender):
         if part is None:
             return None
         size = len(part)
+        if connection.bucket is not None:  # by fragments: a chunk is large
+            connection.bucket.spend(0, size, connection.now)
         crc = crc32c(part)
         load.crc = combine(load.crc, crc, size) if load.sent else crc
         load.sent += size

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from ackline.proto.notices import Notice
     from ackline.proto.sender import Sender
     from ackline.proto.stream import Stream
+    from ackline.proto.token_bucket import TokenBucket
     from ackline.proto.windows import Budget
 
     #: Called with the connection, flags, stream id, sequence number and payload.
@@ -105,12 +106,14 @@ class Connection(ABC):
         stats: counters, shared by connections if the caller wants.
 
     Attributes:
+        bucket: Server: what the client's identity may move, if there is a limit to it.
         failed: Whether this side ended it with an ERROR, which the peer is to read.
     """
 
     __slots__ = (
         "_awaited_pong",
         "_grant",
+        "_has_turn",
         "_held",
         "_held_until",
         "_least_window",
@@ -121,6 +124,7 @@ class Connection(ABC):
         "_short",
         "_stir_at",
         "_written",
+        "bucket",
         "bytes_sent",
         "credit",
         "draining",
@@ -158,6 +162,8 @@ class Connection(ABC):
         self.on_output = on_output
         self.now = now
         self.stats = stats
+        self.bucket: TokenBucket | None = None
+        self._has_turn = False
         self.phase = Phase.NEW
         self.reading = True
         self.draining = False
@@ -279,9 +285,13 @@ class Connection(ABC):
         # Until RESUMED it is not known whether the server knows the streams.
         parts = self._outbox.frames(streams=self.phase is not Phase.RESUMING)
         if self.phase not in (Phase.CLOSED, Phase.RESUMING):
-            size, limit = 0, self.rate.fragment
+            size, limit, bucket = 0, self.rate.fragment, self.bucket
+            if bucket is not None:
+                limit = min(limit, bucket.fragment)
             most = len(parts) + PARTS_AT_ONCE
             while size < limit and len(parts) < most:
+                if bucket is not None and self._in_debt(bucket):
+                    break
                 frame = self._scheduler.next(limit)
                 if frame is None:
                     break
@@ -291,6 +301,27 @@ class Connection(ABC):
             else:
                 self._output_asked = True
         return parts
+
+    def _in_debt(self, bucket: TokenBucket) -> bool:
+        """Tell whether nothing may be sent for now; then wait for this one's turn.
+
+        A turn is good for a frame: another connection may write first, and make debt.
+        """
+        if self._has_turn or not bucket.owed(self.now):
+            self._has_turn = False
+            return False
+        if self._scheduler.waiting:
+            bucket.wait(self._in_turn, self.now)
+        return True
+
+    def _in_turn(self) -> None:
+        self._has_turn = True
+        self.output()
+
+    @property
+    def held_back(self) -> bool:
+        """Whether data waits because the client's identity has moved all it may."""
+        return self.bucket is not None and self.bucket.waits(self._in_turn)
 
     @property
     def closing(self) -> bool:
@@ -492,6 +523,8 @@ class Connection(ABC):
     def lost(self) -> None:
         """Take note that the socket is closed: detach everything."""
         self.phase = Phase.CLOSED
+        if self.bucket is not None:
+            self.bucket.forget(self._in_turn)
         self._scheduler.clear()
         for stream in list(self.streams.values()):
             if stream.connection is self:

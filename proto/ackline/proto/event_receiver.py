@@ -446,12 +446,13 @@ class EventReceiver(Receiver):
         """Grant up to the window; a whole largest event must always fit."""
         if self.stream.ended or self.stream.connection is None:
             return
-        grant = self.grant
-        # From what waits, not from the bytes: tiny events use up units faster.
-        units = grant.units - self._waiting_units + self._window_units
-        grant.limit_units = max(grant.limit_units, units, 1)
+        grant, units = self.grant, self._missing_units()
         open_ = self._unused + self._pending
         want = self._window - open_
+        if (not units and want <= 0) or (not served and self._in_debt()):
+            return
+        grant.limit_units += units
+        self._spend_if_shared(units, 0)
         if want <= 0:
             return
         if not self.budget.take(want, spare=True):
@@ -464,6 +465,23 @@ class EventReceiver(Receiver):
                 return
         self._promised += want
         grant.limit_bytes += want
+        self._spend_if_shared(0, want)
+
+    def _missing_units(self) -> int:
+        """Return how many units the window is too small.
+
+        From what waits, not from the bytes: tiny events use up units faster.
+        """
+        grant, most = self.grant, self._window_units
+        if self._bucket is not None:
+            most = min(most, self._bucket.window)
+        units = max(grant.units - self._waiting_units + most, 1)
+        return max(0, units - grant.limit_units)
+
+    def _spend_if_shared(self, units: int, size: int) -> None:
+        """Spend what was granted, if others wait; a window may else never be used."""
+        if self._bucket is not None and self._bucket.waiting:
+            self._spend_ahead(units, size)
 
     def _least_window(self) -> int:
         return FIRST_WINDOW_BYTES

@@ -110,10 +110,14 @@ class EventSender(Sender):
             batch = self._smallest(batch.without_definitions(self._defined[1]))
         payload, units = batch.payload, batch.entries
         size = len(payload)
-        if size > limit:
+        connection = self.stream.connection
+        assert connection is not None
+        bucket = connection.bucket
+        if size > limit or (bucket is not None and units > bucket.batch):
             # A frame that a dying link never carries whole would be sent for ever, and
             # on a slow one it would hold the other streams up (SPEC.md §21).
-            batch = self._cut(batch, units, limit) or self._smallest(batch)
+            most = units if bucket is None else bucket.batch
+            batch = self._cut(batch, most, limit) or self._smallest(batch)
             payload, units = batch.payload, batch.entries
             size = len(payload)
         if size > self._largest() or not self._room(units, size):
@@ -131,8 +135,6 @@ class EventSender(Sender):
                 self._defined = first, batch.last_defined()
             self.left_out = self.left_out.plus(batch.gaps(self._highest))
         self._count(first, self.position)
-        connection = self.stream.connection
-        assert connection is not None
         connection.rate.shared(connection.now)
         flags = SPECIAL if batch.special else 0
         header = pack_header(_EVENTS, flags, 0, self.stream.id, first, size, batch.crc)

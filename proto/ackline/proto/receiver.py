@@ -12,6 +12,7 @@ from ackline.proto.windows import Grant
 if TYPE_CHECKING:
     from ackline.proto.messages import End
     from ackline.proto.stream import Stream
+    from ackline.proto.token_bucket import TokenBucket
     from ackline.proto.windows import Budget
 
 __all__ = ["LATE", "SOON", "Receiver"]
@@ -70,6 +71,9 @@ class Receiver(ABC):
         self.rewind_due = False
         self._promised = 0
         self._pending: int = 0
+        self._bucket: TokenBucket | None = None
+        # Spent on what was granted and has not come.
+        self._ahead_units = self._ahead_bytes = 0
         self._resync = False
         self._rewound = False
         self._end_came = False
@@ -92,13 +96,26 @@ class Receiver(ABC):
 
     def grow(self) -> None:
         """Grant the first window of a stream that is accepted."""
+        self.meter()
         self._top_up()
+
+    def meter(self) -> None:
+        """Server: spend what came early, and from now on what comes, on the bucket.
+
+        What is refused costs nothing: trying it again would never be paid for.
+        """
+        connection = self.stream.connection
+        if self._bucket is None and connection is not None:
+            self._bucket = connection.bucket
+            self._spend(self.grant.units, self.grant.bytes)
 
     def attach(self) -> None:
         """Begin an attachment, with a new window from 0."""
         self._withdraw()
         self.retry_after = 0.0
         self.rewind_due = self._resync = self._rewound = False
+        self._bucket = None
+        self.meter()
         self._end_came = False  # it comes again, and only then its ACK
         if self._end_stored and self.end_number is not None:
             self.stored = self.end_number
@@ -145,6 +162,11 @@ class Receiver(ABC):
     def waits_for_memory(self) -> bool:
         """Whether the window waits for the budget."""
         return self.budget.waits(self._served)
+
+    @property
+    def held_back(self) -> bool:
+        """Whether the window waits because the identity has moved all it may."""
+        return self._bucket is not None and self._bucket.waits(self._in_turn)
 
     def ack(self) -> tuple[int, Ack, bool]:
         """Return position, ACK and REWIND as they are now."""
@@ -207,6 +229,8 @@ class Receiver(ABC):
         assert connection is not None
         self.grant.take(units, size)
         connection.arrived(units, size)
+        if self._bucket is not None:
+            self._spend(units, size)
 
     @property
     def _unused(self) -> int:
@@ -229,8 +253,49 @@ class Receiver(ABC):
         self.budget.give(give)
         self._top_up()
 
+    def _in_debt(self) -> bool:
+        """Tell whether no window may be raised for now; then `_in_turn` does it."""
+        bucket, connection = self._bucket, self.stream.connection
+        if bucket is None or connection is None or not bucket.owed(connection.now):
+            return False
+        bucket.wait(self._in_turn, connection.now)
+        return True
+
+    def _in_turn(self) -> None:
+        self._top_up()
+        self.stream.ack_due()
+
+    def _spend(self, units: int, size: int) -> None:
+        """Spend what came on the bucket, unless that was done ahead."""
+        bucket, connection = self._bucket, self.stream.connection
+        if bucket is None or connection is None:
+            return
+        known_units = min(units, self._ahead_units)
+        known_bytes = min(size, self._ahead_bytes)
+        self._ahead_units -= known_units
+        self._ahead_bytes -= known_bytes
+        events = 0 if self.stream.use.chunks else units - known_units
+        bucket.spend(events, size - known_bytes, connection.now)
+
+    def _spend_ahead(self, units: int, size: int) -> None:
+        """Spend what was granted: else all who wait would have a window at once."""
+        bucket, connection = self._bucket, self.stream.connection
+        if bucket is None or connection is None:
+            return
+        self._ahead_units += units
+        self._ahead_bytes += size
+        bucket.spend(units, size, connection.now)
+
+    def _unmeter(self) -> None:
+        """Leave the bucket, and take back what was spent ahead."""
+        if self._bucket is not None:
+            self._bucket.forget(self._in_turn)
+            self._bucket.refund(self._ahead_units, self._ahead_bytes)
+            self._ahead_units = self._ahead_bytes = 0
+
     def _withdraw(self) -> None:
         """Take back what was granted; what came already stays in memory."""
+        self._unmeter()
         self.budget.forget(self._served)
         self.grant.restart(0, 0)
         give = max(0, self._promised - self._pending)
@@ -250,6 +315,7 @@ class Receiver(ABC):
 
     def close(self) -> None:
         """End: give back all memory."""
+        self._unmeter()
         self.budget.forget(self._served)
         promised, self._promised = self._promised, 0
         self.budget.give(promised)

@@ -79,6 +79,11 @@ class Scheduler:
         """Take note that there is credit again."""
         self._credit = True
 
+    @property
+    def waiting(self) -> bool:
+        """Whether somebody may have something to send."""
+        return bool(self._queues or self._lines)
+
     def next(self, quantum: int) -> list[bytes | memoryview] | None:
         """Return the parts of the frame that is to be written next, or None.
 

@@ -237,6 +237,8 @@ class Sender(ABC):
         assert connection is not None
         self.window.reserve(units, size)
         connection.credit.reserve(units, size)
+        if connection.bucket is not None and not self.stream.use.chunks:
+            connection.bucket.spend(units, size, connection.now)
 
     def _unreserve(self, size: int) -> None:
         """Free what was reserved for bytes that will not be sent (SPEC.md §12)."""

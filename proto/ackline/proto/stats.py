@@ -15,6 +15,7 @@ class Stats:
         bytes_sent, bytes_received: frame bytes, headers included.
         payload_sent, payload_received: payload bytes of data frames, by frame type.
         stalls_stream, stalls_connection: times a sender had data and no window.
+        held_seconds: that connections and windows waited for a `TokenBucket`.
         errors_sent, errors_received: ERROR frames by code.
     """
 
@@ -25,6 +26,7 @@ class Stats:
         "errors_sent",
         "frames_received",
         "frames_sent",
+        "held_seconds",
         "payload_received",
         "payload_sent",
         "stalls_connection",
@@ -40,5 +42,6 @@ class Stats:
         self.payload_received = [0] * 256
         self.stalls_stream = 0
         self.stalls_connection = 0
+        self.held_seconds = 0.0
         self.errors_sent: Counter[int] = Counter()
         self.errors_received: Counter[int] = Counter()
