@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 # failure. pytest-timeout still ends a test that hangs.
 settings.register_profile("ackline", deadline=None)
 settings.load_profile("ackline")
+
+# A shell has what it runs in the background ignore SIGINT, and so would all that tests
+# start in order to interrupt it. What has a handler here is at its default there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OVERLOADED_LAG = opening.OVERLOADED_LAG
 """The server's own, for tests of it."""

@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = "tests.acceptance.app:server"
-_ADDRESS = re.compile(r"ackline://[^\s:]+:(\d+)")
-_METRICS = re.compile(r"http://[^\s:]+:(\d+)/metrics")
 
 
 def environment() -> dict[str, str]:
@@ -37,8 +37,8 @@ class ServerProcess:
         self.cwd = cwd
         self.options = options
         self.app = app
-        self.port = 0
-        self.metrics_port = 0
+        self.port = free_port()
+        self.metrics_port = free_port()
         self.process: asyncio.subprocess.Process | None = None
         self.log = data_dir.with_suffix(".log")
 
@@ -73,22 +73,11 @@ class ServerProcess:
             )
         assert self.process.stdout is not None
         async with asyncio.timeout(50):
-            while not (self.port and self.metrics_port and await self._listens()):
-                line = (await self.process.stdout.readline()).decode()
+            line = b""
+            while b"metrics" not in line:
+                line = await self.process.stdout.readline()
                 if not line:
                     raise AssertionError(self.log.read_text())
-                if found := _ADDRESS.search(line):
-                    self.port = int(found[1])
-                if found := _METRICS.search(line):
-                    self.metrics_port = int(found[1])
-
-    async def _listens(self) -> bool:
-        try:
-            _reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        except OSError:
-            return False
-        writer.close()
-        return True
 
     async def kill(self) -> None:
         """Send SIGKILL and wait."""

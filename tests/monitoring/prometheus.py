@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -96,7 +97,7 @@ async def prometheus(folder: Path, target: str) -> AsyncGenerator[Prometheus]:
     config.write_text(
         CONFIG.format(interval=INTERVAL, rules=", ".join(rules), target=target)
     )
-    port = _free_port()
+    port = free_port()
     with (folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             program,
@@ -128,8 +129,3 @@ async def _ready(http: httpx.AsyncClient, log: Path) -> None:
                 await asyncio.sleep(0.1)
     except TimeoutError:
         raise AssertionError(log.read_text()) from None
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import shutil
-import socket
 import subprocess
 import threading
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +18,7 @@ from ackline.proto.errors import Code
 from ackline.server import Address, Server, commits, publishes, uploads
 from ackline.server.stores import storage
 from tests.monitoring.prometheus import MONITORING, Prometheus, hurried, prometheus
+from tests.ports import free_port
 from tests.server.conftest import options_for
 from tests.server.identities import make_token, peer_with
 from tests.server.peer import Peer
@@ -87,8 +87,7 @@ class Watched:
 
 @asynccontextmanager
 async def watched(folder: Path) -> AsyncGenerator[Watched]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        metrics = Address("127.0.0.1", free.getsockname()[1])
+    metrics = Address("127.0.0.1", free_port())
     async with prometheus(folder / "prometheus", str(metrics)) as watcher:
         yield Watched(folder, metrics, watcher)
 
