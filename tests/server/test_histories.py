@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ackline.proto.errors import Code
 from ackline.proto.frames import FrameType
 from ackline.proto.messages import Status, StatusReport
 from ackline.server import Server, histories
@@ -50,7 +51,7 @@ async def test_the_history_of_an_upload_goes_on_over_connections_and_restarts(
         session = peer.session.session
         assert session is not None
         of_session = await history(peer, f"sessions/{session.session_id}")
-    me = f"{session.session_id[:8]}/{work.stream.id}"
+    me = f"{session.session_id}/{work.stream.id}"
     host = r"127\.0\.0\.1:\d+"
     wanted = [
         rf"{me} opened by anonymous from {host}, at 0",
@@ -72,6 +73,42 @@ async def test_the_history_of_an_upload_goes_on_over_connections_and_restarts(
     assert later[: len(found)] == found
     assert "opened again by anonymous" in later[-2]
     assert later[-1].endswith("completed at 2")
+
+
+async def test_it_is_told_where_a_client_left_and_what_it_let_go(start: Start) -> None:
+    async with start() as serving, Peer(serving.port) as peer:
+        released, left = (
+            peer.upload(name, b"x" * 70_000, key=name, end=False) for name in "ab"
+        )
+        for work in (released, left):
+            await work.stored(1)
+        released.release()
+        peer.core.go_away(Code.OK)
+        peer.pump.close()
+        await peer.pump.closed
+        async with Peer(serving.port) as other, asyncio.timeout(30):
+            for work, why in (
+                (released, "its client let it go"),
+                (left, "its client left"),
+            ):
+                wanted = re.compile(rf".*/{work.stream.id} {why}, at [12]")
+                while not wanted.fullmatch(
+                    (await history(other, work.stream.resource))[-1]
+                ):
+                    pass
+
+
+async def test_an_object_tells_how_it_came_and_who_fetched_it(start: Start) -> None:
+    async with start() as serving, Peer(serving.port) as peer:
+        await peer.upload("a", b"x").ended()
+        await peer.fetch("a").ended()
+        found = await history(peer, "objects/a")
+    assert [line.split()[1] for line in found] == [
+        "opened",
+        "completed",
+        "opened",
+        "completed",
+    ]
 
 
 async def test_an_upload_without_trouble_writes_no_history(

@@ -236,7 +236,7 @@ class Client:
                     self.service.sessions.confirm(self.session, notice.epoch)
             case PeerLeft():
                 if self.session is not None and notice.message.code == Code.OK:
-                    self.service.sessions.end(self.session)
+                    self.service.sessions.end(self.session, "its client left")
             case _:
                 pass
 
@@ -260,7 +260,7 @@ class Client:
         except Refusal as refusal:
             core.fail(refusal.code, refusal.text, retry_after=refusal.retry_after)
             return
-        self.who = who
+        self.who, core.bucket = who, service.rates.bucket_of(who)
         wire: WireSession | None = None
         if not hello.resume:
             self.session, wire = self.new_session()

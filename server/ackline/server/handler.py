@@ -91,6 +91,7 @@ class Handler(ABC):
         abandoned: whether that was the client's wish.
         trace_id: of the caller's trace in OPEN, 32 hexadecimal digits, or empty.
         trace: its spans, if somebody sees them.
+        turn: what its OPEN waits for, if its identity has sent too much (`quotas`).
     """
 
     __slots__ = (
@@ -108,6 +109,7 @@ class Handler(ABC):
         "target",
         "trace",
         "trace_id",
+        "turn",
     )
 
     kinds: ClassVar[frozenset[str]]
@@ -122,6 +124,7 @@ class Handler(ABC):
         self.abandoned = False
         self.trace_id = trace_id_of(stream.open.trace)
         self.trace: StreamTrace | None = None
+        self.turn: asyncio.Event | None = None
         self._deadline: asyncio.TimerHandle | None = None
         # Whether OPENED was sent; None before it is known.
         self._answered: bool | None = None
@@ -142,7 +145,7 @@ class Handler(ABC):
         """The stable name of the stream, for logs."""
         session, stream = self.session, self.stream
         return About(
-            f"{session.session_id[:8]}/{stream.id} {stream.resource}",
+            f"{session.session_id}/{stream.id} {stream.resource}",
             session=session.session_id,
             stream=stream.id,
             use=stream.use.name.lower(),
@@ -311,6 +314,8 @@ class Handler(ABC):
             case StoredMoved():  # an ACK of a subscription: nearly all notices
                 self.noticed(notice)
             case CancelReceived():
+                if self.turn is not None:
+                    self.turn.set()
                 self.spawn(self._cancelled(notice), "cancel")
             case ReleaseReceived():
                 self.service.sessions.forget(self.session, self.stream)
@@ -358,7 +363,7 @@ class Handler(ABC):
         about = stream.resource
         histories.note(
             about,
-            f"{session_id[:8]}/{stream.id} {text}",
+            f"{session_id}/{stream.id} {text}",
             lasting=self.lasting,
             over=over,
         )

@@ -215,7 +215,12 @@ def _resume_one(
             client.service.counters.position_lost += 1
         if stream is not None:
             client.core.forget(stream)
-            client.service.sessions.forget(session, stream, abandoned=False)
+            client.service.sessions.forget(
+                session,
+                stream,
+                abandoned=False,
+                why=f"not resumed: {code_name(answer.code)}: {answer.text}",
+            )
     return answer
 
 

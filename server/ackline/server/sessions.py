@@ -269,6 +269,7 @@ class Sessions:
         *,
         moved: bool = False,
         abandoned: bool = True,
+        why: str = "its client let it go",
     ) -> None:
         """Forget a stream.
 
@@ -277,9 +278,13 @@ class Sessions:
             stream: which.
             moved: whether another stream has what it was about.
             abandoned: whether the client wants it no more.
+            why: for its history, if it has no outcome.
         """
         if session.streams.get(stream.id) is not stream:
             return
+        handler = handler_of(stream)
+        if stream.outcome is None and not moved:
+            handler.note(f"{why}, at {handler.position}")
         del session.streams[stream.id]
         self._streams[session.identity] -= 1
         if not self._streams[session.identity]:
@@ -291,7 +296,7 @@ class Sessions:
         connection = stream.connection
         if connection is not None and stream.id in connection.streams:
             self._service.connection_of(stream).drop(stream)
-        handler_of(stream).release(abandoned=abandoned and not moved)
+        handler.release(abandoned=abandoned and not moved)
         self.forget_recorded(session, [stream.id])
 
     def forget_recorded(self, session: Session, stream_ids: list[int]) -> None:
@@ -302,15 +307,15 @@ class Sessions:
             self._store.delete_streams(session.session_id, stream_ids), "forget streams"
         )
 
-    def end(self, session: Session) -> None:
-        """End a session and release its streams."""
+    def end(self, session: Session, why: str) -> None:
+        """End a session and release its streams; their histories say why."""
         if session.gone:
             return
         session.gone = True
         for where in (self._by_id, self._waiting, self._empty):
             where.pop(session.session_id, None)
         for stream in list(session.streams.values()):
-            self.forget(session, stream)
+            self.forget(session, stream, why=why)
         if session.on_record:
             self._background(self._store.delete(session.session_id), "delete session")
         log.info("%s has ended", session.label)
@@ -328,7 +333,7 @@ class Sessions:
                 attached.append(session.session_id)
             elif now - session.detached_at >= ttl:
                 log.info("%s has expired", session.label)
-                self.end(session)
+                self.end(session, "its client did not come back in time")
         if attached:
             await self._store.touch(attached, time.time())
         await self._store.expire(self._service.storage.clock.before(ttl))
@@ -386,7 +391,7 @@ def _bounded(
     while len(waiting) > most:
         oldest = waiting.pop(next(iter(waiting)))
         if oldest.connection is None and not oldest.turning.locked():
-            sessions.end(oldest)
+            sessions.end(oldest, "too many others wait for their clients")
 
 
 async def _attempt(coroutine: Coroutine[Any, Any, object], what: str) -> None:

@@ -57,7 +57,12 @@ async def report_status(
     else:
         await check_own(service, who, "list", resource)
         report = await _REPORTERS[resource.kind](service, resource)
-    return replace(report, history=tuple(await service.histories.of(str(resource))))
+    about = [str(resource)]
+    if resource.kind is ResourceKind.OBJECTS:  # how it came, and who fetched it
+        object_id = report.facts["object_id"]
+        about = [f"uploads/{object_id}", f"objects/{object_id}"]
+    entries = [entry for each in about for entry in await service.histories.of(each)]
+    return replace(report, history=tuple(sorted(entries)))
 
 
 async def _object(
