@@ -59,7 +59,7 @@ async def report_status(
         report = await _REPORTERS[resource.kind](service, resource)
     about = [str(resource)]
     if resource.kind is ResourceKind.OBJECTS:  # how it came, and who fetched it
-        object_id = report.facts["object_id"]
+        object_id = str(report.facts["object_id"])
         about = [f"uploads/{object_id}", f"objects/{object_id}"]
     entries = [entry for each in about for entry in await service.histories.of(each)]
     return replace(report, history=tuple(sorted(entries)))
