@@ -110,12 +110,18 @@ async def test_metadata_fits_whatever_carries_it(start: Start) -> None:
         "text": "x" * (MAX_METADATA - len(b"\x81\xa4text\xda__"))
     }
     async with start() as serving, Peer(serving.port, limits=small) as peer:
-        outcome = await peer.upload("a" * 255, b"x", parameters=fits).ended()
-        assert outcome.object is not None
-        assert outcome.object.metadata == fits
-        page = await peer.request(FrameType.LIST, List("objects/"))
-        assert isinstance(page, Listed)
-        assert page.entries[0].metadata == fits
+        after = ""
+        for name in ("a" * 255, "b" * 255):
+            outcome = await peer.upload(name, b"x", parameters=fits).ended()
+            assert outcome.object is not None
+            assert outcome.object.metadata == fits
+        for name in ("a" * 255, "b" * 255):
+            page = await peer.request(FrameType.LIST, List("objects/", after))
+            assert isinstance(page, Listed)
+            assert [each.resource for each in page.entries] == [f"objects/{name}"]
+            assert page.entries[0].metadata == fits
+            after = page.after
+        assert not after
         fetched = peer.fetch("a" * 255)
         assert (await fetched.ended()).outcome == OutcomeKind.COMPLETED
         fits["more"] = ""

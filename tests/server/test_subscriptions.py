@@ -11,6 +11,7 @@ from msgspec import structs
 
 from ackline.proto.errors import Code
 from ackline.proto.frames import FrameType
+from ackline.proto.limits import MIN_PAYLOAD
 from ackline.proto.messages import (
     Configure,
     OnTrimmed,
@@ -253,3 +254,36 @@ async def test_a_kind_that_is_new_while_the_window_is_full_is_named(
         kinds = [each[1] for each in received]
         assert kinds == [""] * 100 + ["", "one"] * 25 + ["", "two"] * 25
         assert not [n for n in peer.notices if isinstance(n, ConnectionFailed)]
+
+
+async def test_names_of_kinds_that_do_not_fit_a_frame_refuse_the_stream(
+    start: Starter,
+) -> None:
+    """SPEC.md §6: whether it is opened or resumed, and no other stream."""
+    small = structs.replace(LIMITS, max_payload=MIN_PAYLOAD)
+    fitting, more = (
+        tuple(f"{name}{number:254}" for number in range(count))
+        for name, count in (("a", 29), ("b", 2))
+    )
+    async with start() as serving, Peer(serving.port) as peer:
+        await peer.publish("small", BODIES[:10]).ended()
+        await peer.publish("large", BODIES[:30], kinds=fitting).ended()
+        async with Peer(serving.port, limits=small) as device:
+            reader = device.subscribe("logs/large")
+            received = await reader.events(30)
+            assert [each[1] for each in received] == ["", *fitting]
+            other = device.subscribe("logs/small")
+            await other.events(10)
+            await peer.publish("large", BODIES[:3], kinds=more).ended()
+            received = await reader.events(33)
+            assert [each[1] for each in received[30:]] == ["", *more]
+            await device.drop()
+            await device.connect()
+            error = await reader.broken()
+            assert error.code == Code.LIMIT_EXCEEDED
+            assert "your max_payload is 8192: raise it" in error.text
+            late = (await device.subscribe("logs/large").refused()).message
+            assert (late.code, late.text) == (error.code, error.text)
+            await peer.publish("small", BODIES[:10]).ended()
+            await other.events(20)
+        await peer.subscribe("logs/large").events(33)

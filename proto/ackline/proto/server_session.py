@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerSession", "TokenCheck", "Tokens", "resume_stream", "sender_standing"]
 
+HEAD = 512
+"""Bytes, at most, of OPENED or RESUMED besides the names of kinds."""
+
 
 class TokenCheck(Enum):
     """What a presented token is."""
@@ -135,7 +138,8 @@ def resume_stream(
 ) -> ResumedStream:
     """Bring one stream back on a new connection (SPEC.md §8.2).
 
-    Everything received on the old connection has been stored or dropped.
+    Everything received on the old connection has been stored or dropped. A server opens
+    what it sends in the same way.
     """
     if stream.outcome is not None:
         connection.adopt([stream])
@@ -155,13 +159,16 @@ def resume_stream(
             )
         return ResumedStream(stream.id, 0, "", stream.receiver.standing())
     if isinstance(stream.sender, EventSender):
-        return _resume_events(stream, stream.sender, wanted)
+        return _resume_events(stream, stream.sender, wanted, connection)
     assert isinstance(stream.sender, ChunkSender)
     return _resume_chunks(stream, stream.sender, wanted)
 
 
 def _resume_events(
-    stream: Stream, sender: EventSender, wanted: ResumeStream
+    stream: Stream,
+    sender: EventSender,
+    wanted: ResumeStream,
+    connection: ServerConnection,
 ) -> ResumedStream:
     feed, position = sender.feed, wanted.position
     if position > feed.next_id:
@@ -175,6 +182,14 @@ def _resume_events(
             stream,
             Code.POSITION_TRIMMED,
             f"position {position} was asked for, {feed.first_id} is the oldest kept",
+        )
+    names = sum(len(name.encode()) + 2 for name in feed.kinds.listed())
+    if names + HEAD > connection.peer_payload:
+        return _gone(
+            stream,
+            Code.LIMIT_EXCEEDED,
+            f"the names of its kinds take {names} bytes and have to fit one frame; your"
+            f" max_payload is {connection.peer_payload}: raise it",
         )
     verified = None if wanted.proof is None else sender.verify(wanted.proof)
     if verified is False:
