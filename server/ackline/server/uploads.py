@@ -217,7 +217,9 @@ class UploadHandler(Handler):
                 text = f"the quota of {self.session.identity} has no room for more"
                 self.fail_soon(Code.QUOTA_EXCEEDED, text)
             case ChunkReceived():
-                self._store_soon(self._store(notice, time.perf_counter()), "store")
+                begun = time.perf_counter()
+                if not self._store_now(notice, begun):
+                    self._store_soon(self._store(notice, begun), "store")
             case ChunkParked():
                 self._store_soon(self._park(notice), "park")
             case EndReceived(end=end):
@@ -448,12 +450,27 @@ class UploadHandler(Handler):
         except StoreError as error:
             await self._store_failed(notice, error)
         else:
-            self.trouble = None
-            receiver.chunk_stored(notice)
-            self.service.counters.ack_latency[self.stream.use].observe(
-                time.perf_counter() - begun, self.trace_id
-            )
-            self._maybe_commit()
+            self._stored(notice, begun)
+
+    def _store_now(self, notice: ChunkReceived, begun: float) -> bool:
+        """Store a chunk that is written, if nothing is to be waited for."""
+        upload = self.upload
+        if notice.data or upload is None:
+            return False
+        if not upload.store_now(
+            notice.index, notice.crc, epoch=self.epoch, length=notice.length
+        ):
+            return False
+        self._stored(notice, begun)
+        return True
+
+    def _stored(self, notice: ChunkReceived, begun: float) -> None:
+        self.trouble = None
+        self.receiver.chunk_stored(notice)
+        self.service.counters.ack_latency[self.stream.use].observe(
+            time.perf_counter() - begun, self.trace_id
+        )
+        self._maybe_commit()
 
     def _write_part(self, index: int, offset: int, data: memoryview) -> bool:
         """Write a part of a chunk where no device is to be waited for."""

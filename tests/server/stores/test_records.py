@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+class InMemory(Files):
+    """Says of every folder that it is memory."""
+
+    def in_memory(self, path: Path) -> bool:
+        return True
+
+
 FAULTY = "COMMIT", "PRAGMA wal_checkpoint"
 
 
@@ -42,6 +49,14 @@ def healthy() -> None:
 @pytest.fixture
 async def records(tmp_path: Path) -> AsyncIterator[Records]:
     records = Records(tmp_path / "records.sqlite3", Files(), factory=FaultyConnection)
+    await records.run(lambda c: c.execute("CREATE TABLE t (x INTEGER UNIQUE)"))
+    yield records
+    records.close()
+
+
+@pytest.fixture
+async def quick(tmp_path: Path) -> AsyncIterator[Records]:
+    records = Records(tmp_path / "quick.sqlite3", InMemory(), factory=FaultyConnection)
     await records.run(lambda c: c.execute("CREATE TABLE t (x INTEGER UNIQUE)"))
     yield records
     records.close()
@@ -238,3 +253,70 @@ async def test_what_comes_after_the_end_is_refused(records: Records) -> None:
     for coroutine in (records.run(values), records.checkpoint()):
         with pytest.raises(StoreFailed, match="closed"):
             await coroutine
+
+
+async def test_in_memory_an_operation_may_run_here_and_now(
+    quick: Records, tmp_path: Path
+) -> None:
+    assert quick.free
+    assert quick.run_now(lambda c: insert(c, 7)) == 7
+    assert threading.current_thread() is quick.run_now(
+        lambda _: threading.current_thread()
+    )
+    with pytest.raises(sqlite3.IntegrityError):
+        quick.run_now(lambda c: insert(c, 7))
+    assert await quick.run(lambda c: insert(c, 8)) == 8
+    with sqlite3.connect(tmp_path / "quick.sqlite3") as other:
+        assert values(other) == [7, 8]  # committed: another process has it
+    other.close()
+
+
+async def test_nothing_runs_now_that_would_overtake_or_wait(
+    quick: Records, records: Records
+) -> None:
+    assert not records.free  # its folder is a disk
+    gate = threading.Event()
+    first = asyncio.ensure_future(quick.run(lambda _: gate.wait(5)))
+    await asyncio.sleep(0)
+    assert not quick.free
+    first.cancel()  # its caller is gone, the thread has it all the same
+    await asyncio.wait([first])
+    assert not quick.free
+    gate.set()
+    await quick.run(values)
+    assert quick.free
+
+
+async def test_what_runs_now_leaves_checkpoints_to_the_thread(
+    quick: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records_module, "_CHECKPOINT_OPERATIONS", 20)
+    log = tmp_path / "quick.sqlite3-wal"
+    handed_in = 0
+    for value in range(200):
+        operation = partial(insert, value=value)
+        if quick.free:
+            quick.run_now(operation)
+        else:
+            handed_in += 1
+            await quick.run(operation)
+    assert handed_in == 10
+    assert log.stat().st_size < 40 * 3 * 4096
+    assert await quick.run(values) == list(range(200))
+
+
+async def test_a_commit_that_fails_here_and_now_is_told_and_the_thread_goes_on(
+    quick: Records,
+) -> None:
+    FaultyConnection.commit_error = sqlite3.SQLITE_FULL
+    with pytest.raises(StorageFull):
+        quick.run_now(lambda c: insert(c, 1))
+    assert not quick.free  # the thread opens the database again
+    FaultyConnection.commit_error = None
+    assert await quick.run(values) == []
+    assert quick.free
+
+
+async def test_nothing_runs_now_after_the_end(quick: Records) -> None:
+    quick.close()
+    assert not quick.free

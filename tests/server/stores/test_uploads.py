@@ -13,6 +13,7 @@ import pytest
 
 from ackline.proto.checksums import crc32c
 from ackline.proto.values import Durability, Existing
+from ackline.server.stores import upload_rows
 from ackline.server.stores.errors import (
     ChecksumConflict,
     Corrupt,
@@ -665,6 +666,62 @@ async def test_outcome_that_cannot_be_recorded_leaves_the_upload_open(
         await upload.commit(len(DATA), epoch=1, outcome=full)
     assert upload.record.outcome is None
     await upload.commit(len(DATA), epoch=1, outcome=outcome)
+
+
+async def test_a_written_chunk_is_stored_here_and_now_in_memory(
+    tmp_path: Path, clock: Clock, files: FaultyFiles
+) -> None:
+    files.of_memory = True
+    folder = tmp_path / "data"
+    async with Storage.open(folder, OPTIONS, clock=clock, files=files) as storage:
+        upload = await storage.chunks.create(parameters(durability=Durability.WRITTEN))
+        for index, data in enumerate(pieces(DATA)):
+            upload.write_part(index, 0, data, epoch=1)
+            size = len(data)
+            assert not upload.store_now(index, 1, epoch=0, length=size)  # fenced
+            assert not upload.store_now(index, 1, epoch=1, length=size + CHUNK)
+            assert upload.position == index
+            assert upload.store_now(index, crc32c(data), epoch=1, length=size)
+            assert upload.position == index + 1
+            assert not upload.store_now(index, 1, epoch=1, length=size)  # a conflict?
+        after = crash(folder, tmp_path / "killed")
+        await upload.commit(
+            len(DATA), epoch=1, outcome=outcome, crc=crc32c(DATA), digest=b""
+        )
+        assert not upload.store_now(9, 1, epoch=1, length=CHUNK)
+        synced = await storage.chunks.create(parameters("synced"))
+        synced.write_part(0, 0, DATA[:CHUNK], epoch=1)
+        assert not synced.store_now(0, crc32c(DATA[:CHUNK]), epoch=1, length=CHUNK)
+        assert file_of(tmp_path, upload).read_bytes() == DATA
+    async with Storage.open(after, OPTIONS, clock=clock, files=files) as storage:
+        found = await storage.chunks.load(upload.record.upload_id)
+        assert (found.position, found.prefix_bytes) == (len(pieces(DATA)), len(DATA))
+        assert (found.prefix_crc, found.lost_chunks) == (crc32c(DATA), [])
+
+
+async def test_a_record_that_fails_here_and_now_is_left_to_store(
+    tmp_path: Path,
+    clock: Clock,
+    files: FaultyFiles,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files.of_memory = True
+    async with Storage.open(
+        tmp_path / "data", OPTIONS, clock=clock, files=files
+    ) as storage:
+        upload = await storage.chunks.create(parameters(durability=Durability.WRITTEN))
+        data = DATA[:CHUNK]
+        upload.write_part(0, 0, data, epoch=1)
+
+        def full(*_: object, **__: object) -> None:
+            raise sqlite3.OperationalError("disk is full")
+
+        with monkeypatch.context() as failing:
+            failing.setattr(upload_rows, "put_chunk", full)
+            assert not upload.store_now(0, crc32c(data), epoch=1, length=CHUNK)
+        assert upload.position == 0
+        await upload.store(0, b"", crc32c(data), epoch=1, length=CHUNK, offset=CHUNK)
+        assert upload.position == 1
 
 
 async def test_cancelled_commit_is_complete_in_memory_too(

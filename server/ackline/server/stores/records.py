@@ -95,7 +95,10 @@ class Records:
         # it can move nothing itself.
         self._guard: sqlite3.Connection | None = None
         self._synced = True
+        self._in_memory = False
         self._unmoved = 0
+        self._handed_in = 0
+        self._done = 0
         self._closed = False
         self._thread = threading.Thread(
             target=self._work, name="ackline-records", daemon=True
@@ -124,8 +127,39 @@ class Records:
         async with self._places:
             self._check_open()
             future: asyncio.Future[Any] = self._loop.create_future()
-            self._queue.put(_Operation(function=function, future=future, synced=synced))
+            self._hand_in(_Operation(function=function, future=future, synced=synced))
             return cast("T", await future)
+
+    @property
+    def free(self) -> bool:
+        """Whether `run_now` may be used.
+
+        The database is memory, its thread has nothing to do, and is not needed either
+        for what takes longer.
+        """
+        return (
+            self._in_memory
+            and self._done == self._handed_in
+            and self._connection is not None
+            and self._unmoved + 1 < _CHECKPOINT_OPERATIONS
+            and not self._closed
+        )
+
+    def run_now(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Do what `run` does with `synced=False`, here and now, while it is `free`.
+
+        The way to the thread and back, with the wake-ups and the turns of the GIL on
+        it, took three times as long as the transaction: a tenth of an upload's work.
+
+        Raises:
+            StorageFull, StoreFailed: As `run`.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        group = [_Operation(function=function, future=future, synced=False)]
+        self._handed_in += 1
+        self._transact(group)
+        _resolve(group)
+        return cast("T", future.result())
 
     @property
     def waiting(self) -> int:
@@ -142,7 +176,7 @@ class Records:
         async with self._places:
             self._check_open()
             future: asyncio.Future[Any] = self._loop.create_future()
-            self._queue.put(
+            self._hand_in(
                 _Operation(
                     function=_nothing, future=future, synced=True, checkpoint=True
                 )
@@ -154,6 +188,10 @@ class Records:
         self._closed = True
         self._queue.put(None)
         self._thread.join()
+
+    def _hand_in(self, operation: _Operation) -> None:
+        self._handed_in += 1
+        self._queue.put(operation)
 
     def _check_open(self) -> None:
         """Refuse what nobody would ever do: the thread has ended.
@@ -207,6 +245,7 @@ class Records:
             waiters = [operation for operation in group if operation.checkpoint]
             if waiters or self._unmoved >= _CHECKPOINT_OPERATIONS:
                 self._checkpoint(connection, waiters)
+        self._done += len(group)  # the connection is not used from here on
 
     def _checkpoint(
         self, connection: sqlite3.Connection, waiters: list[_Operation]
@@ -233,6 +272,7 @@ class Records:
     def _connected(self, *, synced: bool) -> sqlite3.Connection:
         if self._connection is None:
             self._settle()
+            self._in_memory = self._files.in_memory(self._path.parent)
             connection = self._connection = self._connect("rwc")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -266,6 +306,7 @@ class Records:
             f"{self._path.absolute().as_uri()}?mode={mode}",
             uri=True,
             isolation_level=None,
+            check_same_thread=False,  # `run_now` is called in the event loop
             factory=self._factory,
         )
         add_functions(connection)

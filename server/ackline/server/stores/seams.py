@@ -217,6 +217,10 @@ class Upload(Protocol):
         """Do what `park` does, here and now."""
         ...
 
+    def store_now(self, index: int, crc: int, *, epoch: int, length: int) -> bool:
+        """Do what `store` does for a written chunk; return False if that could wait."""
+        ...
+
     async def takeover(self) -> int:
         """Fence all older epochs, wait for what they began, return the new epoch."""
         ...

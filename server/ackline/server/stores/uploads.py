@@ -73,6 +73,7 @@ class FileUpload:
         self._file = file
         self._chunks = ChunkMap(of.chunk_size, of.total_size)
         self._failure: StoreFailed | None = None
+        self._synced = of.durability >= Durability.SYNCED
         self._touched = record.touched
         self._activity = Activity()
         # Held by whoever ends, takes over or recovers the upload.
@@ -164,7 +165,24 @@ class FileUpload:
             raise ValueError(f"chunk {index} needs {length - offset} more bytes")
         with self._activity.writing(index):
             await uninterrupted(self._store(index, offset, data, length, crc))
-        self._file.advance(self._chunks.contiguous_bytes)
+
+    def store_now(self, index: int, crc: int, *, epoch: int, length: int) -> bool:
+        """Do what `store` does for a chunk that `write_part` has written all of.
+
+        Returns:
+            Whether it is done; if not, `store` does it, or says what is wrong.
+        """
+        known = index in self._chunks or index in self._activity
+        if self._synced or known or not self._shared.records.free:
+            return False
+        try:
+            self._admit(epoch)
+            self._chunks.check(index, length)
+            self._shared.records.run_now(self._chunk_row(index, length, crc))
+        except (StoreError, ValueError):
+            return False
+        self._add(index, length, crc)
+        return True
 
     async def park(self, index: int, offset: int, data: Buffer, *, epoch: int) -> None:
         """Write a part of an incomplete chunk in its place, to free the memory.
@@ -353,31 +371,21 @@ class FileUpload:
         if offset < length:
             await self._write(index, offset, data)
         await self._promise(index, length, crc)
+        self._add(index, length, crc)
+
+    def _add(self, index: int, length: int, crc: int) -> None:
         self._chunks.add(index, length, crc)
         self._shared.space.consume(self._record.upload_id, length)
+        self._file.advance(self._chunks.contiguous_bytes)
 
     async def _write(self, index: int, offset: int, data: Buffer) -> None:
         await self._file.write(data, self._at(index, offset))
 
     async def _promise(self, index: int, length: int, crc: int) -> None:
         """Return when bytes and record of a chunk are as durable as agreed."""
-        synced = self._record.parameters.durability >= Durability.SYNCED
-        now = self._shared.clock()
-        touches = now - self._touched >= TOUCH_SECONDS
-        if touches:
-            self._touched = now
-        record = self._run(
-            partial(
-                rows.put_chunk,
-                upload_id=self._record.upload_id,
-                index=index,
-                length=length,
-                crc=crc,
-                touched=now if touches else None,
-            ),
-            synced=synced,
-        )
-        if not synced:
+        row = self._chunk_row(index, length, crc)
+        record = self._run(row, synced=self._synced)
+        if not self._synced:
             await record
             return
         # Both are waited for, whatever one of them says: a failed sync must be known.
@@ -389,6 +397,18 @@ class FileUpload:
         for failure in failures:
             if failure is not None:
                 raise failure
+
+    def _chunk_row(
+        self, index: int, length: int, crc: int
+    ) -> Callable[[sqlite3.Connection], None]:
+        """Return what records a chunk."""
+        now = self._shared.clock()
+        touched = now if now - self._touched >= TOUCH_SECONDS else None
+        self._touched = touched or self._touched
+        of = self._record.upload_id
+        return lambda database: rows.put_chunk(
+            database, of, index, length, crc, touched
+        )
 
     async def _run(
         self, change: Callable[[sqlite3.Connection], T], *, synced: bool = True
@@ -459,9 +479,8 @@ class FileUpload:
             return standing
 
     async def _finish_file(self, size: int) -> None:
-        synced = self._record.parameters.durability >= Durability.SYNCED
         try:
-            await self._file.finish(size, synced=synced)
+            await self._file.finish(size, synced=self._synced)
         except StoreFailed as error:
             self._failure = error
             raise
