@@ -114,3 +114,18 @@ def test_the_time_that_was_waited_is_counted(calls: Calls) -> None:
     bucket.wait(lambda: None, 10.5)
     bucket.serve(12.5)
     assert stats.held_seconds == pytest.approx(2.0)
+
+
+def test_a_clock_that_is_late_neither_waits_longer_nor_for_ever(
+    bucket: TokenBucket, calls: Calls
+) -> None:
+    bucket.spend(0, 3000, 10.0)
+
+    def again() -> None:
+        if bucket.owed(10.0):  # as a connection that has heard nothing since
+            bucket.wait(again, 10.0)
+
+    bucket.wait(again, 10.0)
+    bucket.serve(12.0)
+    assert bucket.waiting == 0
+    assert calls == [bucket]

@@ -253,6 +253,12 @@ class ChunkReceiver(Receiver):
             self._held = (-1, 0, 0)
         super().attach()
 
+    def meter(self) -> None:
+        """Server: spend what came early, what may, and from now on what is granted."""
+        if self._bucket is None:
+            super().meter()
+            self._spend_ahead(0, min(self._unused, self._remaining()))
+
     def ack(self) -> tuple[int, Ack, bool]:
         """Return position, ACK and REWIND, with the window as the disk is."""
         if self._oldest_stored is not None:

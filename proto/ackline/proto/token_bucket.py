@@ -91,7 +91,11 @@ class TokenBucket:
         self._bytes_paid -= size / self._bytes
 
     def owed(self, now: float) -> float:
-        """Return the seconds until the debt is paid; 0 if there is none."""
+        """Return the seconds until the debt is paid; 0 if there is none.
+
+        Clocks of connections that only write are late; the latest of all counts.
+        """
+        now = max(self._now, now)
         return max(self._events_paid, self._bytes_paid, now) - now
 
     @property
@@ -117,10 +121,12 @@ class TokenBucket:
         """Call those who wait, until one of them makes new debt."""
         self._called = False
         self._now = max(self._now, now)
-        while self._line and not self.owed(now):
-            ready = next(iter(self._line))
-            self._stats.held_seconds += self._now - self._line.pop(ready)
-            ready()
+        for ready in [*self._line]:
+            if self.owed(now):
+                break
+            if ready in self._line:  # not forgotten by one before it
+                self._stats.held_seconds += self._now - self._line.pop(ready)
+                ready()
         self._call()
 
     def _call(self) -> None:

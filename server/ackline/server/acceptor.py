@@ -121,6 +121,7 @@ class Acceptor:
         """Accept nothing new, tell clients to go, and wait that long for them."""
         service = self._service
         service.draining = True
+        service.rates.end_waits()
         self._stop_listening()
         self._arrivals.drop_all(Code.DRAINING, "the server is going away")
         for client in list(service.clients.values()):

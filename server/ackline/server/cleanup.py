@@ -39,6 +39,7 @@ async def clean(service: Service) -> None:
         ("delete old runs", service.runs.expire),
         ("delete old logs", service.logs.trim),
         ("delete old histories", lambda: _histories(service)),
+        ("forget rates", lambda: _rates(service)),
     )
     for what, step in steps:
         try:
@@ -47,6 +48,11 @@ async def clean(service: Service) -> None:
             log.error("cannot %s: %s", what, error)
         except Exception:
             log.exception("a defect: cannot %s", what)
+
+
+async def _rates(service: Service) -> None:
+    connected = {client.identity for client in service.clients.values()}
+    service.rates.forget(connected, service.now())
 
 
 async def _histories(service: Service) -> None:

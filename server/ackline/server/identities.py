@@ -83,11 +83,20 @@ class Quotas:
         connections: at once.
         streams: open at once, over all its sessions.
         stored_bytes: of its objects and uploads together.
+        bytes_per_second, events_per_second: over all its connections, sent and received
+            together; what is faster is slowed down, and nothing of it is lost.
     """
 
     connections: float = math.inf
     streams: float = math.inf
     stored_bytes: float = math.inf
+    bytes_per_second: float = math.inf
+    events_per_second: float = math.inf
+
+    @property
+    def rated(self) -> bool:
+        """Whether there is a limit to what is moved in a second."""
+        return min(self.bytes_per_second, self.events_per_second) < math.inf
 
 
 def parse_quotas(

@@ -13,7 +13,7 @@ from ackline.server.fetches import FetchHandler
 from ackline.server.log_subscriptions import LogSubscription
 from ackline.server.permissions import check_open
 from ackline.server.publishes import PublishHandler
-from ackline.server.quotas import check_streams
+from ackline.server.quotas import check_rate, check_streams
 from ackline.server.refusals import RETRY_SECONDS, Refusal, refusal_of
 from ackline.server.run_subscriptions import RunSubscription
 from ackline.server.stores.errors import StoreError
@@ -78,6 +78,7 @@ def open_stream(client: Client, stream: Stream) -> None:
     try:
         check_open(session.known, stream)
         check_streams(client.service, session.known)
+        check_rate(client, stream)
         handler = handler_for(client.service, session, stream)
     except (Refusal, ProtocolViolation) as error:
         refusal = refusal_of(error)
@@ -97,6 +98,7 @@ def _done(client: Client, _task: object) -> None:
 
 async def _open(core: ServerConnection, handler: Handler) -> None:
     try:
+        await handler.service.rates.turn(core, handler)
         handler.trace = handler.service.traces.begin(handler)
         with nullcontext() if handler.trace is None else handler.trace.active():
             await handler.prepare()

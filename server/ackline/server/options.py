@@ -91,7 +91,8 @@ class Options:
             or `fetch:objects/public/*`. Without any, and without `tokens` and
             `tls_client_ca`, everybody may do everything, and only on this machine.
         quota: how much one identity may have, unless the tokens file says something
-            else: connections, streams, stored-bytes.
+            else: connections, streams, stored-bytes, bytes-per-second,
+            events-per-second.
         data_dir: the folder of everything durable; one server at a time uses it.
         metrics: where Prometheus and health checks connect, or None for nowhere.
         durability: `synced`: an ACK is sent after fdatasync; `written`: once the

@@ -35,6 +35,7 @@ WORDS = (
     "sink",
     "commit",
     "memory",
+    "quota",
     "nothing_to_send",
 )
 """All that `Reason.word` can be (SPEC.md §19)."""
@@ -143,6 +144,8 @@ def _storing(handler: UploadHandler | PublishHandler) -> list[Reason]:
 
 def _window_granted(handler: Handler, receiver: Receiver) -> list[Reason]:
     """Return why the client may not send."""
+    if receiver.held_back:
+        return [_quota(handler)]
     if not receiver.waits_for_memory:
         return []
     limit = handler.service.budget.limit
@@ -157,6 +160,8 @@ def _window_used(handler: Handler, sender: Sender) -> list[Reason]:
     if sender.held_until > connection.now:
         what = code_name(sender.held_code) if sender.held_code else "something"
         return [Reason("consumer", f"its client is short of {what}, and asked to wait")]
+    if connection.held_back and sender.scheduled:
+        return [_quota(handler)]
     if sender.stalled:
         behind = sender.sent_position - sender.acknowledged_units
         unit = "chunk" if handler.stream.use.chunks else "event"
@@ -168,6 +173,18 @@ def _window_used(handler: Handler, sender: Sender) -> list[Reason]:
         text = "the window of its client's whole connection is used up by other streams"
         return [Reason("connection_credit", text)]
     return []
+
+
+def _quota(handler: Handler) -> Reason:
+    """Return that its identity has moved all it may for now."""
+    service, name = handler.service, handler.session.identity
+    connection = handler.stream.connection
+    assert connection is not None
+    seconds = (
+        0.0 if connection.bucket is None else connection.bucket.owed(service.now())
+    )
+    text = f"{name} moves more bytes or events a second than its quota; it waits its"
+    return Reason("quota", f"{text} turn, for {seconds:.1f} s at least")
 
 
 def _nothing_to_send(handler: Handler) -> list[Reason]:

@@ -21,6 +21,7 @@ from ackline.server.deliveries import Deliveries
 from ackline.server.histories import Histories
 from ackline.server.lately import Lately
 from ackline.server.load import Load
+from ackline.server.quotas import Rates
 from ackline.server.runs import Runs
 from ackline.server.sessions import Sessions
 from ackline.server.tasks import Tasks
@@ -58,6 +59,7 @@ class Service:
         histories: what happened to what.
         pool, scratch: buffers of all connections.
         budget, send_budget: memory for what comes in, and for what is read to go out.
+        rates: of identities that may move so much a second.
         tasks: everything that runs in the background.
         sessions, runs, deliveries: see their classes.
         clients: all connections.
@@ -96,6 +98,7 @@ class Service:
         self.scratch = ScratchPool()
         self.budget = Budget(options.receive_budget)
         self.send_budget = Budget(options.send_budget)
+        self.rates = Rates(self.stats)
         self.tasks = Tasks()
         self.histories = Histories(storage.histories, self.tasks)
         self.clients: dict[ServerConnection, Client] = {}

@@ -91,7 +91,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=NUMBER",
         action="append",
         default=[],
-        help="connections, streams or stored-bytes; repeatable",
+        help="connections, streams, stored-bytes, bytes-per-second or"
+        " events-per-second, such as bytes-per-second=10MiB; repeatable",
     )
     add.add_argument(
         "--expires", metavar="DURATION", help="such as 90d (default: never)"

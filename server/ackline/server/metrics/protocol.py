@@ -147,6 +147,11 @@ def _frames(service: Service) -> Iterable[Metric]:
         "window",
     )
     yield counter(
+        "quota_held_seconds",
+        "Waited for quotas of bytes and events a second.",
+        {(): stats.held_seconds},
+    )
+    yield counter(
         "refusals",
         "ERROR frames sent.",
         {(code_name(code),): n for code, n in stats.errors_sent.items()},
