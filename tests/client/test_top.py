@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ackline.client import connect
-from ackline.client.cli.view import View
+from ackline.client.cli import screen
+from ackline.client.cli.view import COLUMNS, HEADING, View
 from ackline.client.cli.watching import Hello, Row, Totals, Update
 from tests.client.processes import ROOT, as_shown, command, running_server
 
@@ -50,7 +51,9 @@ async def test_one_screen_shows_what_flows(tmp_path: Path) -> None:
                 folder=tmp_path,
             )  # fmt: skip
     assert (shown.code, shown.errors) == (0, "")
-    assert "1 connections  1 sessions  1 runs  streams: 1 streaming" in shown.out
+    assert (
+        "0 not moving  1 connections  1 sessions  1 runs  streams: 1 str" in shown.out
+    )
     subscribed = next(
         line for line in shown.out.splitlines() if line.startswith("subscribe")
     )
@@ -103,11 +106,24 @@ async def test_what_is_no_metrics_port_is_told(tmp_path: Path) -> None:
             assert text in done.errors
 
 
+def test_a_narrow_terminal_keeps_what_matters_most() -> None:
+    assert screen._columns(200) == list(COLUMNS)
+    assert screen._columns(80) == ["use", "what", "id", "state", "why", "progress"]
+    assert screen._columns(40) == ["what", "state", "why", "progress"]
+
+
+def test_the_heading_says_why_a_server_is_not_ready() -> None:
+    before = Update(totals(), [], 0)
+    now = Update(totals(at=1.0, problems=["disk: full"]), [], 0)
+    view = View(Hello("x", [0.001]), before, now)
+    assert view.heading()[HEADING:] == ["not ready: disk: full"]
+
+
 def totals(**changed: object) -> Totals:
     values: dict[str, object] = {
         "at": 0.0, "uptime": 1.0, "received": 0, "sent": 0, "units": {"upload": 0},
         "ack_latency": {"upload": [0, 0, 0]}, "connections": 0, "sessions": 0,
-        "runs": 0, "streams": {}, "draining": False,
+        "runs": 0, "streams": {}, "stuck": 0, "problems": [],
     }  # fmt: skip
     return Totals(**(values | changed))  # type: ignore[arg-type]
 

@@ -193,6 +193,13 @@ async def test_a_stream_is_found_by_its_upload_id_and_shown(tmp_path: Path) -> N
         await facts.locator("dt", has_text="window bytes").wait_for()
         assert "films/holiday.mp4" in await page.locator("#detail-name").inner_text()
         assert upload_id in await facts.inner_text()
+        assert "opened by anonymous" in await page.locator("#history").inner_text()
+        await page.locator("#close").click()
+        await page.locator("#words").fill("breaks")
+        await page.locator("#ended td", has_text="sources/breaks").click()
+        await facts.locator("dd", has_text="source_failed").wait_for()
+        assert "failed after 1 events" in await page.locator("#history").inner_text()
+        assert not await page.locator("#cancel").is_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -240,5 +247,6 @@ async def test_a_stream_is_cancelled_by_who_may(tmp_path: Path) -> None:
             await page.locator("#token").fill((tmp_path / name).read_text())
             await page.locator("#cancel button").click()
             await told.get_by_text(says).wait_for()
+        await page.locator("#detail-state", has_text="CANCELLED").wait_for()
         with pytest.raises(StreamCancelled):
             await tasks[0]

@@ -101,7 +101,9 @@ async def test_who_may_not_and_what_is_not_there(start: Start, tokens: Path) -> 
             (mine, f"{row}x", 404),
             (mine, "runs/none", 404),
         ):
-            assert (await cancel(serving, token, wanted))[0] == status, wanted
+            told = await cancel(serving, token, wanted)
+            assert told[0] == status, wanted
+        assert "ann may not cancel it" in told[1]
         for body in ("{", "[]", '{"id": 1}', '{"work": true}'):
             assert (await cancel(serving, mine, "", body=body))[0] == 400
         assert work.outcome is None

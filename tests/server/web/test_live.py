@@ -124,6 +124,15 @@ async def test_a_sample_tells_what_lives_and_what_ended(start: Start) -> None:
         assert ended[0]["outcome"] == "FAILED"
         assert ended[0]["error"] == "source_failed: RuntimeError: no model"
         assert ended[1]["name"] == "objects/a"
+        for query, uses in (
+            ({"words": ended[1]["resource"]}, ["upload"]),
+            ({"words": "ANONYMOUS objects"}, ["upload"]),
+            ({"use": "subscribe"}, ["subscribe"]),
+            ({"show": "failed"}, ["subscribe"]),
+            ({"words": "nowhere"}, []),
+        ):
+            update = await one_update(serving, **query)
+            assert [each["use"] for each in update["ended"]] == uses, query
         await peer.drop()
 
 
@@ -155,6 +164,13 @@ async def test_an_upload_is_found_by_its_id_and_shows_how_far_it_is(
             paused = await one_update(serving, show="stuck", use="subscribe")
         assert paused["rows"][0]["reasons"] == ["disconnected"]
         assert "window" not in paused["rows"][0]
+        assert paused["totals"]["stuck"] == 3  # the runs go on without their consumers
+
+
+async def test_viewers_are_told_why_the_server_is_not_ready(start: Start) -> None:
+    async with start(metrics=ANYWHERE, disk_reserve=2**49) as serving:
+        (problem,) = (await one_update(serving))["totals"]["problems"]
+    assert problem.startswith("disk: ")
 
 
 async def test_status_is_the_report_of_the_protocol(start: Start) -> None:

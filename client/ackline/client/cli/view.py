@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
     from ackline.client.cli.watching import Hello, Row, Totals, Update
 
-__all__ = ["COLUMNS", "View"]
+__all__ = ["COLUMNS", "HEADING", "View"]
 
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "use",
     "what",
     "id",
@@ -23,8 +23,10 @@ COLUMNS = (
     "/s",
     "window",
     "whose",
-    "error",
 )
+
+HEADING = 3
+"""Lines of a heading that are always there; why the server is not ready follows."""
 
 
 class View:
@@ -73,15 +75,17 @@ class View:
             *units,
         ]
         counts = [
+            f"{totals.stuck} not moving",
             f"{totals.connections} connections",
             f"{totals.sessions} sessions",
             f"{totals.runs} runs",
             f"streams: {', '.join(streams) or 'none'}",
         ]
         return [
-            server + ("  draining" if totals.draining else ""),
+            server,
             "  ".join(flow),
             "  ".join(counts),
+            *(f"not ready: {each}" for each in totals.problems),
         ]
 
     def cells(self, row: Row) -> tuple[str, ...]:
@@ -96,12 +100,11 @@ class View:
             row.name,
             row.id if row.resource == row.name else row.resource,
             row.state,
-            ", ".join(row.reasons).replace("_", " "),
+            row.error or ", ".join(row.reasons).replace("_", " "),
             progress,
             "" if speed is None else f"{speed:,.0f}",
             "" if row.window is None else bytes_text(row.window),
             " ".join(filter(None, [row.identity, row.peer])),
-            row.error,
         )
 
 

@@ -42,7 +42,8 @@ class Totals(Struct, frozen=True):
         ack_latency: ACKs in each bucket, by use.
         connections, sessions, runs: now.
         streams: live ones by state.
-        draining: whether the server is about to stop.
+        stuck: streams and runs that do not move.
+        problems: why clients should not be sent to the server.
     """
 
     at: float
@@ -55,7 +56,8 @@ class Totals(Struct, frozen=True):
     sessions: int
     runs: int
     streams: dict[str, int]
-    draining: bool
+    stuck: int
+    problems: list[str]
 
 
 class Row(Struct, frozen=True):

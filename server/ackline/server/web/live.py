@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from http import HTTPStatus
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -77,7 +76,7 @@ class Update(Struct, frozen=True):
         totals: for the charts.
         rows: the newest of those that match.
         matching: how many match.
-        ended: what has ended lately, the newest first.
+        ended: what has ended lately and matches, the newest first.
     """
 
     totals: Totals
@@ -140,14 +139,13 @@ class Live:
 
     async def _update(self, request: Request) -> Update:
         sample, query = await self._sampler.sample(), request.query
-        found = sample.find(
-            query.get("words", ""), query.get("use", ""), query.get("show", "")
-        )
+        wanted = query.get("words", ""), query.get("use", ""), query.get("show", "")
+        found = sample.find(*wanted)
         return Update(
             totals=sample.totals,
             rows=found[: -MAX_ROWS - 1 : -1],
             matching=len(found),
-            ended=list(islice(self._service.lately, MAX_ENDED)),
+            ended=sample.find_ended(*wanted)[:MAX_ENDED],
         )
 
     async def cancel(self, request: Request) -> Response:
@@ -170,7 +168,10 @@ class Live:
             return text_response(str(error), HTTPStatus.BAD_REQUEST)
         except (Refusal, ProtocolViolation, StoreError) as error:
             refusal = refusal_of(error)
-            return text_response(str(refusal), _STATUSES.get(refusal.code, _CONFLICT))
+            text = str(refusal)
+            if refusal.code == Code.NOT_FOUND:  # hidden from clients; here it is seen
+                text += f", or {who.name} may not cancel it"
+            return text_response(text, _STATUSES.get(refusal.code, _CONFLICT))
         log.info("%s cancelled %s on the page", who.name, wanted.id)
         return text_response(
             f"{outcome.outcome.name.lower()} at unit {outcome.position}"

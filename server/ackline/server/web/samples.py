@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from ackline.proto.messages import Use
 from ackline.server.counters import add_units
-from ackline.server.lately import failure
+from ackline.server.health import problems
+from ackline.server.lately import Ended, failure
 from ackline.server.reasons import run_reasons, stream_reasons
 
 if TYPE_CHECKING:
@@ -65,10 +66,13 @@ class Row(Struct, frozen=True, omit_defaults=True):
     @property
     def stuck(self) -> bool:
         """Whether it waits for something other than new work."""
-        return bool(set(self.reasons) - _IDLE)
+        # A run that is not paused goes on without consumers, as long as it has room.
+        alone = self.use == RUN and self.state != "PAUSED"
+        return bool(set(self.reasons) - (_ALONE if alone else _IDLE))
 
 
 _IDLE = {"nothing_to_send", "producer"}
+_ALONE = _IDLE | {"disconnected"}
 
 
 class Totals(Struct, frozen=True):
@@ -82,8 +86,9 @@ class Totals(Struct, frozen=True):
         ack_latency: ACKs by upper bound in seconds, as of a histogram.
         connections, sessions, runs: now.
         streams: live ones by state.
+        stuck: streams and runs that wait for something other than new work.
         refusals: ERROR frames sent.
-        draining: whether the server is about to stop.
+        problems: why clients should not be sent here, as `/readyz` says it.
     """
 
     at: float
@@ -96,8 +101,9 @@ class Totals(Struct, frozen=True):
     sessions: int
     runs: int
     streams: dict[str, int]
+    stuck: int
     refusals: int
-    draining: bool
+    problems: list[str]
 
 
 class Sample:
@@ -106,11 +112,13 @@ class Sample:
     Attributes:
         totals: for the charts.
         rows: runs, then streams; the oldest first.
+        ended: what has ended lately, the newest first.
     """
 
-    def __init__(self, totals: Totals, rows: list[Row]) -> None:
+    def __init__(self, totals: Totals, rows: list[Row], ended: list[Ended]) -> None:
         self.totals = totals
         self.rows = rows
+        self.ended = ended
         self._texts: list[str] = []
 
     def find(self, words: str, use: str, show: str) -> list[Row]:
@@ -140,6 +148,17 @@ class Sample:
             rows = [row for row in rows if row.state == "FAILED"]
         return rows
 
+    def find_ended(self, words: str, use: str, show: str) -> list[Ended]:
+        """Return what a viewer wants to see of what has ended; see `find`."""
+        wanted = words.casefold().split()
+        return [
+            each
+            for each in self.ended
+            if use in ("", each.use)
+            and (show != "failed" or each.outcome == "FAILED")
+            and all(word in _text(each) for word in wanted)
+        ]
+
 
 class Sampler:
     """Takes samples, for all viewers together."""
@@ -167,6 +186,7 @@ class Sampler:
 
     async def _look(self) -> Sample:
         service = self._service
+        troubles = await problems(service)
         units = Counter(service.counters.units)
         unused = Counter[Use]()
         states = Counter[str]()
@@ -186,9 +206,17 @@ class Sampler:
                 rows.append(row)
                 if not len(rows) % _SLICE:
                     await asyncio.sleep(0)
-        return Sample(self._totals(units, states), rows)
+        stuck = sum(row.stuck for row in rows)
+        totals = self._totals(units, states, stuck, troubles)
+        return Sample(totals, rows, list(service.lately))
 
-    def _totals(self, units: Counter[Use], states: Counter[str]) -> Totals:
+    def _totals(
+        self,
+        units: Counter[Use],
+        states: Counter[str],
+        stuck: int,
+        troubles: list[str],
+    ) -> Totals:
         service = self._service
         counters, stats = service.counters, service.stats
         return Totals(
@@ -206,13 +234,15 @@ class Sampler:
             sessions=len(service.sessions),
             runs=sum(run.active for run in service.runs.all()),
             streams=dict(states),
+            stuck=stuck,
             refusals=sum(stats.errors_sent.values()),
-            draining=service.draining,
+            problems=troubles,
         )
 
 
-def _text(row: Row) -> str:
-    return f"{row.id} {row.name} {row.resource} {row.identity} {row.peer}".casefold()
+def _text(row: Row | Ended) -> str:
+    peer = row.peer if isinstance(row, Row) else ""
+    return f"{row.id} {row.name} {row.resource} {row.identity} {peer}".casefold()
 
 
 def _row(handler: Handler, peer: str) -> Row:

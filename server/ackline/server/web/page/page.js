@@ -112,9 +112,9 @@ function tiles(totals, [up, down, latency]) {
   at("tiles").replaceChildren(...[
     ["received/s", bytes(up)], ["sent/s", bytes(down)], ["ACK p99", seconds(latency)],
     ["connections", totals.connections], ["sessions", totals.sessions], ["live streams", live],
-    ["paused", paused], ["runs", totals.runs], ["refusals", totals.refusals],
+    ["paused", paused], ["runs", totals.runs], ["not moving", totals.stuck], ["refusals", totals.refusals],
   ].map(([name, value]) => {
-    const tile = element("div", null, "tile");
+    const tile = element("div", null, name === "not moving" && value ? "tile stuck" : "tile");
     tile.append(element("b", value), element("span", name));
     return tile;
   }));
@@ -144,9 +144,10 @@ function streamLine(row, elapsed) {
 
 function endedLine(row) {
   const made = element("tr");
+  made.dataset.id = row.id;
   made.append(
     cell("", clock(row.at)), cell("", row.use),
-    cell("", [row.name, element("small", row.resource === row.name ? row.id : row.resource)]),
+    cell("", [element("button", row.name, "what"), element("small", row.resource === row.name ? row.id : row.resource)]),
     cell("", element("span", row.outcome, `state ${row.outcome}`)), cell("unit", compact.format(row.position), "number"),
     cell("", row.identity), cell("", row.error, "error"),
   );
@@ -170,13 +171,19 @@ function show(update) {
   const { totals } = update, elapsed = before ? totals.at - before.at : 0;
   tiles(totals, drawCharts(totals));
   at("uptime").textContent = `up ${span(totals.uptime)}`;
-  at("link").textContent = totals.draining ? "draining" : "live";
-  at("link").className = totals.draining ? "draining" : "on";
-  fill("streams", update.rows.map((row) => streamLine(row, elapsed)), "nothing");
-  fill("ended", update.ended.map(endedLine), "nothing yet");
+  const ready = !totals.problems.length;
+  at("link").textContent = ready ? "live" : "not ready";
+  at("link").className = ready ? "on" : "unready";
+  at("problems").hidden = ready;
+  const told = totals.problems.join("\n");
+  // An alert is read out when it changes.
+  if (at("problems").innerText !== told) at("problems").replaceChildren(...totals.problems.map((each) => element("li", each)));
+  const searched = at("words").value || at("use").value || at("show").value;
+  fill("streams", update.rows.map((row) => streamLine(row, elapsed)), searched ? "nothing that matches" : "nothing");
+  fill("ended", update.ended.map(endedLine), searched ? "nothing that matches" : "nothing yet");
   at("matching").textContent = update.matching > update.rows.length
     ? `${update.rows.length} of ${update.matching}` : `${update.matching}`;
-  rowsById = new Map(update.rows.map((row) => [row.id, row]));
+  rowsById = new Map([...update.ended.map((row) => ({ ...row, state: row.outcome, reasons: [] })), ...update.rows].map((row) => [row.id, row]));
   positions = new Map(update.rows.map((row) => [row.id, row.position]));
   before = totals;
 }
@@ -220,19 +227,25 @@ async function look() {
   const text = await answer.text();
   if (open !== row) return;
   const report = answer.ok ? JSON.parse(text) : { state: row.state, reasons: row.reasons, facts: { status: text } };
-  const facts = { stream: row.id === row.resource ? "" : row.id, resource: row.resource, identity: row.identity, address: row.peer, ...report.facts };
+  const facts = { stream: row.id === row.resource ? "" : row.id, resource: row.resource, identity: row.identity, address: row.peer ?? "", ...report.facts };
   at("detail-state").textContent = [row.state, ...row.reasons].join(" · ").replaceAll("_", " ");
   at("facts").replaceChildren(...Object.entries(facts).filter(([, value]) => value !== "").flatMap(
     ([name, value]) => [element("dt", name.replaceAll("_", " ")), element("dd", fact(name, value))]));
+  at("history").replaceChildren(...(report.history ?? []).map((entry) => {
+    const [time, ...words] = entry.split(" "), made = element("li");
+    made.append(element("time", new Date(time).toLocaleString(), null, { dateTime: time, title: time }), ` ${words.join(" ")}`);
+    return made;
+  }));
 }
 
-at("streams").addEventListener("click", (event) => {
+function choose(event) {
   const row = rowsById.get(event.target.closest("tr")?.dataset.id);
   if (!row) return;
   open = row;
   at("detail-name").textContent = row.name;
   at("detail-state").textContent = "";
   at("facts").replaceChildren();
+  at("history").replaceChildren();
   at("cancelled").textContent = "";
   const ended = STATES.indexOf(row.state) > 2;
   at("cancel").hidden = ended || hello.cancel !== "";
@@ -242,7 +255,9 @@ at("streams").addEventListener("click", (event) => {
   at("work").checked = false;
   at("detail").showModal();
   look().catch((error) => { at("detail-state").textContent = String(error); });
-});
+}
+at("streams").addEventListener("click", choose);
+at("ended").addEventListener("click", choose);
 at("detail").addEventListener("close", () => { open = null; });
 
 // The token is in a header that no other site can make a browser send, and kept nowhere.
@@ -256,8 +271,11 @@ at("cancel").addEventListener("submit", async (event) => {
       headers: { "Content-Type": "application/json", Authorization: `Bearer ${at("token").value}` },
       body: JSON.stringify({ id: row.id, work: at("work").checked }),
     });
-    at("cancelled").textContent = await answer.text();
-    if (answer.ok) look();
+    const told = await answer.text();
+    at("cancelled").textContent = told;
+    if (!answer.ok || open !== row) return;
+    open = { ...row, state: told.split(" ")[0].toUpperCase(), reasons: [] };
+    look();
   } catch (error) {
     at("cancelled").textContent = `the server could not be reached: ${error.message}`;
   }
