@@ -82,7 +82,7 @@ async def test_everything_but_data_goes_on_while_it_is_held_back(
         upload = ann.upload("a", bytes(4 * CHUNK))
         await upload.stored(1)
         why = await waits(ann, upload.stream.resource, "quota")
-        assert "ann moves more bytes or events a second than its quota" in why
+        assert "(ann) moves more bytes or events a second than its quota" in why
         fetch, follow = ann.fetch("there"), ann.subscribe("logs/there")
         publish = ann.publish("b", [b"x"])
         for work in (fetch, follow):

@@ -183,8 +183,8 @@ def _quota(handler: Handler) -> Reason:
     seconds = (
         0.0 if connection.bucket is None else connection.bucket.owed(service.now())
     )
-    text = f"{name} moves more bytes or events a second than its quota; it waits its"
-    return Reason("quota", f"{text} turn, for {seconds:.1f} s at least")
+    text = f"its client ({name}) moves more bytes or events a second than its quota"
+    return Reason("quota", f"{text}; it waits its turn, for {seconds:.1f} s at least")
 
 
 def _nothing_to_send(handler: Handler) -> list[Reason]:
