@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -125,7 +126,11 @@ async def test_the_first_screen_says_what_is_where(tmp_path: Path) -> None:
         assert "known by  anybody (everything)" in server.screen
         code, told = await server.end(signal.SIGTERM)
         assert code == 0, told
-        assert "stopped" in told
+        first, *_, last = map(json.loads, told.splitlines())
+        assert first["message"].startswith("started: ackline-server/0.")
+        assert first["url"] == f"ackline://127.0.0.1:{server.port}"
+        assert (first["metrics"], first["data_dir"]) == ("off", str(tmp_path / "data"))
+        assert last["message"] == "stopped"
 
 
 async def test_the_first_screen_shows_sources_without_code(tmp_path: Path) -> None:

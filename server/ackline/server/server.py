@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from ackline.server.about import About
 from ackline.server.acceptor import Acceptor
 from ackline.server.authentication import Authenticator
 from ackline.server.cleanup import clean_forever
+from ackline.server.clients import AGENT
 from ackline.server.collector import Collector
 from ackline.server.configured import configured_sources
 from ackline.server.counters import Counters
@@ -327,6 +329,7 @@ class Server:
                 with collector.running(), on_hangup(partial(_reload, serving)):
                     if started is not None:
                         started(serving)
+                    log.info("started: %s", _about(serving, chosen))
                     notify("READY=1")
                     living = asyncio.create_task(watchdog())
                     looking = asyncio.create_task(
@@ -340,6 +343,16 @@ class Server:
                     await stopped.second_or(draining)
                     living.cancel()
         log.info("stopped")
+
+
+def _about(serving: Serving, options: Options) -> About:
+    return About(
+        f"{AGENT} at {serving.url}, data in {options.data_dir}",
+        version=AGENT,
+        url=serving.url,
+        metrics=str(serving.metrics or "off"),
+        data_dir=str(options.data_dir.absolute()),
+    )
 
 
 def _reload(serving: Serving) -> None:
