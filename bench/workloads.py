@@ -163,7 +163,7 @@ TARGETS = (
         Target(workload="upload", figure=f"{side}_peak", factor=2.0**26, least=False)
         for side in ("server", "client")
     ),
-    Target(workload="subscribe", factor=2e6),
+    Target(workload="subscribe", variant=Subscribe().variant, factor=2e6),
     Target(workload="subscribe", peer="raw", factor=1.0),
     Target(workload="publish", factor=500e3),
     *(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ackline.client import ClientOptions, Progress, UsageError
+from ackline.client import ClientOptions, Progress, UsageError, targets
 from ackline.client import state as state_module
 from ackline.client.addresses import Address, parse_url
 from ackline.client.backoff import Backoff
@@ -542,3 +542,22 @@ def test_a_fetched_chunk_is_written_in_pieces_and_the_disk_told_at_once(
     assert (tmp_path / "file").read_bytes() == b"head" + data
     assert max(sizes) == PIECE
     assert told == [(0, 4), (4, len(data))]
+
+
+def test_what_is_fetched_into_memory_is_written_as_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "in_memory", lambda _: True)
+    data, sizes, pwrite = os.urandom(2 * PIECE + 5), list[int](), os.pwrite
+
+    def counted(fd: int, part: memoryview, at: int) -> int:
+        sizes.append(len(part))
+        return pwrite(fd, part, at)
+
+    monkeypatch.setattr(os, "pwrite", counted)
+    target = FileTarget(tmp_path / "file")
+    target.put(0, memoryview(data))
+    target.finish()
+    target.close()
+    assert (tmp_path / "file").read_bytes() == data
+    assert sizes == [len(data)]
