@@ -12,8 +12,8 @@ from ackline.proto.frames import FrameType
 from ackline.proto.messages import List, Listed, OutcomeKind
 from ackline.proto.notices import PongReceived, StreamRefused
 from ackline.proto.stats import Stats
-from ackline.server import Identity, Quotas, quotas
-from ackline.server.quotas import Rates
+from ackline.server import Identity, Quotas, rates
+from ackline.server.rates import Rates
 from tests.server.identities import make_token, peer_with
 from tests.server.test_reasons import stream_waits, waits
 
@@ -125,7 +125,7 @@ async def test_small_files_that_come_with_their_open_keep_to_the_rate(
 async def test_opens_that_would_wait_behind_too_many_are_to_come_back(
     start: Start, tokens: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quotas, "MOST_OPENING", 2)
+    monkeypatch.setattr(rates, "MOST_OPENING", 2)
     token = make_token(tokens, "ann", bytes_per_second="1000")
     async with start(tokens=tokens) as serving:
         ann = await peer_with(serving, token)
@@ -146,23 +146,23 @@ async def test_opens_that_would_wait_behind_too_many_are_to_come_back(
 
 
 def test_debt_is_remembered_until_it_is_paid() -> None:
-    rates = Rates(Stats())
+    known = Rates(Stats())
     ann = Identity("ann", quotas=Quotas(bytes_per_second=1000))
-    assert rates.bucket_of(Identity("bob")) is None
-    bucket = rates.bucket_of(ann)
+    assert known.bucket_of(Identity("bob")) is None
+    bucket = known.bucket_of(ann)
     assert bucket is not None
     bucket.spend(0, 5000, 100.0)
-    rates.forget({"ann"}, 200.0)
-    rates.forget(set(), 101.0)
-    assert rates.bucket_of(ann) is bucket
-    rates.forget(set(), 104.5)
-    assert rates.bucket_of(ann) is not bucket
+    known.forget({"ann"}, 200.0)
+    known.forget(set(), 101.0)
+    assert known.bucket_of(ann) is bucket
+    known.forget(set(), 104.5)
+    assert known.bucket_of(ann) is not bucket
 
 
 def test_a_quota_that_was_taken_back_limits_nothing() -> None:
-    rates = Rates(Stats())
-    bucket = rates.bucket_of(Identity("ann", quotas=Quotas(events_per_second=1)))
+    known = Rates(Stats())
+    bucket = known.bucket_of(Identity("ann", quotas=Quotas(events_per_second=1)))
     assert bucket is not None
-    assert rates.bucket_of(Identity("ann")) is bucket
+    assert known.bucket_of(Identity("ann")) is bucket
     bucket.spend(10**9, 10**9, 5.0)
     assert bucket.owed(5.0) == 0

@@ -91,7 +91,7 @@ class Handler(ABC):
         abandoned: whether that was the client's wish.
         trace_id: of the caller's trace in OPEN, 32 hexadecimal digits, or empty.
         trace: its spans, if somebody sees them.
-        turn: what its OPEN waits for, if its identity has sent too much (`quotas`).
+        turn: what its OPEN waits for, if its identity has sent too much (`rates`).
     """
 
     __slots__ = (

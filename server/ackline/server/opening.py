@@ -13,7 +13,8 @@ from ackline.server.fetches import FetchHandler
 from ackline.server.log_subscriptions import LogSubscription
 from ackline.server.permissions import check_open
 from ackline.server.publishes import PublishHandler
-from ackline.server.quotas import check_rate, check_streams
+from ackline.server.quotas import check_streams
+from ackline.server.rates import check_rate
 from ackline.server.refusals import RETRY_SECONDS, Refusal, refusal_of
 from ackline.server.run_subscriptions import RunSubscription
 from ackline.server.stores.errors import StoreError

@@ -182,7 +182,8 @@ class Options:
     )
     quota: tuple[tuple[str, str], ...] = _option(
         (),
-        "how much one identity may have, such as streams=100; repeatable",
+        "how much one identity may have, such as streams=100 or bytes-per-second=10MB;"
+        " repeatable",
         pair="NAME=NUMBER",
     )
     data_dir: Path = field(

@@ -21,7 +21,7 @@ from ackline.server.deliveries import Deliveries
 from ackline.server.histories import Histories
 from ackline.server.lately import Lately
 from ackline.server.load import Load
-from ackline.server.quotas import Rates
+from ackline.server.rates import Rates
 from ackline.server.runs import Runs
 from ackline.server.sessions import Sessions
 from ackline.server.tasks import Tasks
