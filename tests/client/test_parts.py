@@ -547,13 +547,16 @@ def test_a_fetched_chunk_is_written_in_pieces_and_the_disk_told_at_once(
 def test_what_is_fetched_into_memory_is_written_as_it_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(targets, "in_memory", lambda _: True)
     data, sizes, pwrite = os.urandom(2 * PIECE + 5), list[int](), os.pwrite
+
+    def memory(_: int) -> bool:
+        return True
 
     def counted(fd: int, part: memoryview, at: int) -> int:
         sizes.append(len(part))
         return pwrite(fd, part, at)
 
+    monkeypatch.setattr(targets, "in_memory", memory)
     monkeypatch.setattr(os, "pwrite", counted)
     target = FileTarget(tmp_path / "file")
     target.put(0, memoryview(data))
