@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import pytest
 
 from ackline.server import Address, Server
+from ackline.server.reasons import Reason
 from ackline.server.web import live, samples
 from ackline.server.web.pages import PAGES
 from tests.server.peer import Peer
@@ -165,6 +166,33 @@ async def test_an_upload_is_found_by_its_id_and_shows_how_far_it_is(
         assert paused["rows"][0]["reasons"] == ["disconnected"]
         assert "window" not in paused["rows"][0]
         assert paused["totals"]["stuck"] == 3  # the runs go on without their consumers
+
+
+async def test_what_went_on_since_the_last_sample_is_not_stuck(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "stream_reasons", lambda _: [Reason("disk", "busy")])
+    server, told = Server(), asyncio.Queue[str]()
+
+    @server.source("steps")
+    async def steps() -> AsyncGenerator[str]:
+        while True:
+            yield await told.get()
+
+    async with (
+        start(server, metrics=ANYWHERE) as serving,
+        Peer(serving.port) as peer,
+        asyncio.timeout(50),
+    ):
+        peer.subscribe("sources/steps")
+        for position, stuck in ((1, 0), (1, 1), (2, 0), (2, 1)):
+            if not stuck:
+                told.put_nowait("x")
+            update: dict[str, Any] = {"rows": []}
+            while not update["rows"] or update["rows"][0]["position"] < position:
+                update = await one_update(serving, use="subscribe")
+            if position > 1 or stuck:  # before the first there was perhaps none
+                assert update["totals"]["stuck"] == stuck
 
 
 async def test_viewers_are_told_why_the_server_is_not_ready(start: Start) -> None:

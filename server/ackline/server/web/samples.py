@@ -64,8 +64,8 @@ class Row(Struct, frozen=True, omit_defaults=True):
     error: str = ""
 
     @property
-    def stuck(self) -> bool:
-        """Whether it waits for something other than new work."""
+    def waits(self) -> bool:
+        """Whether it waits at this moment for something other than new work."""
         # A run that is not paused goes on without consumers, as long as it has room.
         alone = self.use == RUN and self.state != "PAUSED"
         return bool(set(self.reasons) - (_ALONE if alone else _IDLE))
@@ -86,7 +86,7 @@ class Totals(Struct, frozen=True):
         ack_latency: ACKs by upper bound in seconds, as of a histogram.
         connections, sessions, runs: now.
         streams: live ones by state.
-        stuck: streams and runs that wait for something other than new work.
+        stuck: streams and runs that do not move, though there is work.
         refusals: ERROR frames sent.
         problems: why clients should not be sent here, as `/readyz` says it.
     """
@@ -112,12 +112,17 @@ class Sample:
     Attributes:
         totals: for the charts.
         rows: runs, then streams; the oldest first.
+        stuck: those of them that wait, and are where they were a sample ago: all that
+            flows waits for a disk or window now and then.
         ended: what has ended lately, the newest first.
     """
 
-    def __init__(self, totals: Totals, rows: list[Row], ended: list[Ended]) -> None:
+    def __init__(
+        self, totals: Totals, rows: list[Row], stuck: list[Row], ended: list[Ended]
+    ) -> None:
         self.totals = totals
         self.rows = rows
+        self.stuck = stuck
         self.ended = ended
         self._texts: list[str] = []
 
@@ -130,9 +135,11 @@ class Sample:
             use: only this one, or "" for all.
             show: `stuck`, `failed`, or anything else for all.
         """
-        rows = self.rows
+        rows = self.stuck if show == "stuck" else self.rows
         wanted = words.casefold().split()
-        if wanted:
+        if wanted and show == "stuck":
+            rows = [row for row in rows if all(word in _text(row) for word in wanted)]
+        elif wanted:
             if not self._texts:  # once for all viewers: the dearer half of it
                 self._texts = [_text(row) for row in rows]
             rows = [
@@ -142,9 +149,7 @@ class Sample:
             ]
         if use:
             rows = [row for row in rows if row.use == use]
-        if show == "stuck":
-            rows = [row for row in rows if row.stuck]
-        elif show == "failed":
+        if show == "failed":
             rows = [row for row in rows if row.state == "FAILED"]
         return rows
 
@@ -206,9 +211,15 @@ class Sampler:
                 rows.append(row)
                 if not len(rows) % _SLICE:
                     await asyncio.sleep(0)
-        stuck = sum(row.stuck for row in rows)
-        totals = self._totals(units, states, stuck, troubles)
-        return Sample(totals, rows, list(service.lately))
+        taken = self._taken
+        then = {} if taken is None else {row.id: row.position for row in taken.rows}
+        stuck = [
+            row
+            for row in rows
+            if row.waits and then.get(row.id, row.position) == row.position
+        ]
+        totals = self._totals(units, states, len(stuck), troubles)
+        return Sample(totals, rows, stuck, list(service.lately))
 
     def _totals(
         self,
