@@ -98,7 +98,7 @@ def _create(connection: sqlite3.Connection, run: RunRecord) -> None:
     if run.key:
         connection.execute(
             "UPDATE runs SET key = '' WHERE identity = ? AND source = ? AND key = ?"
-            " AND outcome IS NOT NULL",
+            " AND key <> '' AND outcome IS NOT NULL",
             named,
         )
         if _find_by_key(connection, named) is not None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
-__all__ = ["VERSION", "add_functions", "prepare", "statements"]
+__all__ = ["VERSION", "add_functions", "prepare"]
 
 #: Version of the tables below. The folder has a version of its own (`folder`).
 VERSION = 3
@@ -175,8 +175,13 @@ _TABLES = (
     "CREATE INDEX histories_touched ON histories (touched)",
 )
 
+#: Indexes that databases of this version got later; made where they are missing.
+_LATER = (
+    "CREATE INDEX IF NOT EXISTS runs_ended ON runs (ended) WHERE outcome IS NOT NULL",
+)
 
-def statements() -> list[str]:
+
+def _statements() -> list[str]:
     """Return what makes the tables and indexes of a new database."""
     return [_checked(statement) for statement in _TABLES]
 
@@ -196,15 +201,16 @@ def prepare(connection: sqlite3.Connection, folder: Path) -> None:
         "SELECT count(*) FROM sqlite_schema WHERE name = 'schema'"
     ).fetchone()[0]
     if not made:
-        for statement in statements():
+        for statement in _statements():
             connection.execute(statement)
         connection.execute("INSERT INTO schema VALUES (?)", (VERSION,))
-        return
     (found,) = connection.execute("SELECT version FROM schema").fetchone()
     if found != VERSION:
         raise FormatMismatch(
             folder, found=f"records {found}", supported=f"records {VERSION}"
         )
+    for statement in _LATER:
+        connection.execute(statement)
 
 
 def _checked(statement: str) -> str:

@@ -78,7 +78,7 @@ def add_upload(
     if of.key:
         connection.execute(
             "UPDATE uploads SET key = '' WHERE identity = ? AND name = ? AND key = ?"
-            " AND outcome IS NOT NULL",
+            " AND key <> '' AND outcome IS NOT NULL",
             named,
         )
         if upload_by_key(connection, *named):
