@@ -180,8 +180,13 @@ class ChunkFile:
             Corrupt: The file is shorter than that.
             StoreFailed: Syncing failed.
         """
-        cut = await self._handle.run(self._cut, self._handle.fd, size)
-        if cut or not synced or not self._linked:
+        handle, files = self._handle, self._shared.disk.files
+        length = handle.call(files.size, handle.fd)
+        if length < size:
+            raise Corrupt(handle.path, offset=length, problem="the file ends")
+        if length > size:
+            await handle.run(files.truncate, handle.fd, size)
+        if length > size or not synced or not self._linked:
             await self.sync()
 
     async def mismatches(self, chunk_size: int, stored: list[StoredChunk]) -> list[int]:
@@ -235,15 +240,6 @@ class ChunkFile:
         # A digest reads everything once more, so for that the cache is worth it.
         if not self._shared.cached and self._digest is None and size >= _LARGE:
             self._shared.disk.files.drop_cache(fd)
-
-    def _cut(self, fd: int, size: int) -> bool:
-        files = self._shared.disk.files
-        length = files.size(fd)
-        if length < size:
-            raise Corrupt(self._handle.path, offset=length, problem="the file ends")
-        if length > size:
-            files.truncate(fd, size)
-        return length > size
 
 
 async def _opened(shared: Shared, owner: str) -> Handle:
