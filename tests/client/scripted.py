@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self
 
-from ackline.aio import Pump, ScratchPool
+from ackline.aio import Pump, shared_scratch
 from ackline.proto.buffers import BufferPool
 from ackline.proto.messages import (
     Durability,
@@ -78,7 +78,7 @@ class ScriptedServer:
 
         core = ServerConnection(
             limits=LIMITS,
-            scratch=ScratchPool().for_loop(loop),
+            scratch=shared_scratch(loop),
             notify=notify,
             on_output=pump.on_output,
             now=loop.time(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from ackline.aio import Pump, ScratchPool
+from ackline.aio import Pump, shared_scratch
 from ackline.proto.batches import Gap
 from ackline.proto.buffers import BufferPool
 from ackline.proto.checksums import crc32c
@@ -234,7 +234,6 @@ class Peer:
         self.notices: list[Notice] = []
         self.pool = BufferPool()
         self.budget = Budget(256 * 2**20)
-        self.scratch = ScratchPool()
         self.changed = asyncio.Event()
         self.core: ClientConnection
         self.pump: Pump
@@ -275,7 +274,7 @@ class Peer:
         self.core = ClientConnection(
             session=self.session,
             limits=self.limits,
-            scratch=self.scratch.for_loop(loop),
+            scratch=shared_scratch(loop),
             notify=self.notify,
             on_output=pump.on_output,
             now=loop.time(),

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, cast
 
-from ackline.aio import Pump, ScratchPool, TlsLayer
+from ackline.aio import Pump, TlsLayer, shared_scratch
 from ackline.client.connection_states import ConnectionPhase, ConnectionState
 from ackline.client.handles import Handle
 from ackline.client.patience import BAD_TOKENS, Attempt, Patience
@@ -113,7 +113,6 @@ class Supervisor:
         self._on_state = on_state
         self._patience = Patience(address, options)
         self._poison = Poison()
-        self._scratch = ScratchPool()
         self._encrypted: memoryview | None = None
         self._agent = f"ackline/{_version()}"
         self._attempt = Attempt(0.0)
@@ -197,7 +196,7 @@ class Supervisor:
         core = ClientConnection(
             self.session,
             limits=self.options.limits(),
-            scratch=self._scratch.for_loop(loop),
+            scratch=shared_scratch(loop),
             notify=self._notice,
             on_output=pump.on_output,
             now=loop.time(),

@@ -11,14 +11,13 @@ from ackline.aio.certificates import (
 )
 from ackline.aio.descriptors import hold_standard_files
 from ackline.aio.filesystems import in_memory
-from ackline.aio.pump import Pump, ScratchPool
+from ackline.aio.pump import Pump, shared_scratch
 from ackline.aio.tls import TlsLayer
 from ackline.aio.units import parse_duration, parse_size
 
 __all__ = [
     "CertificateError",
     "Pump",
-    "ScratchPool",
     "TlsLayer",
     "harden",
     "hold_standard_files",
@@ -27,5 +26,6 @@ __all__ = [
     "load_identity",
     "parse_duration",
     "parse_size",
+    "shared_scratch",
     "subject",
 ]

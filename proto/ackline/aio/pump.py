@@ -11,6 +11,7 @@ import asyncio
 from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, cast
+from weakref import WeakKeyDictionary
 
 from ackline.aio.sockets import limit_unread, limit_unsent, send_at_once
 from ackline.proto.reader import scratch_buffer
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from ackline.proto.connection import Connection
 
-__all__ = ["Owner", "Pump", "ScratchPool"]
+__all__ = ["Owner", "Pump", "shared_scratch"]
 
 FRAGMENTS_A_TURN = 4
 BYTES_A_TURN = 2**20
@@ -46,15 +47,19 @@ FLOODED_SECONDS = 0.1
 """Seconds until such a one is closed: what it sent on stays in the system's memory."""
 
 
-class ScratchPool:
-    """The read buffers of this process: one for each event loop."""
+_SCRATCH: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
 
-    def __init__(self) -> None:
-        self._buffers: dict[int, memoryview] = {}
 
-    def for_loop(self, loop: asyncio.AbstractEventLoop) -> memoryview:
-        """Return the buffer that all connections of a loop share."""
-        return self._buffers.setdefault(id(loop), scratch_buffer())
+def shared_scratch(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """Return the read buffer that all connections of an event loop share.
+
+    Clients too: of a thousand in one process each would have 256 KiB, and what one
+    reads would never be in the processor's cache.
+    """
+    buffer = _SCRATCH.get(loop)
+    if buffer is None:
+        buffer = _SCRATCH[loop] = scratch_buffer()
+    return buffer
 
 
 class Owner(Protocol):
@@ -267,9 +272,8 @@ class Pump(asyncio.BufferedProtocol):
                     break
                 self._write(transport, parts)
                 written += self._unwritten
-                if not self._blocked and self._unwritten >= core.rate.fragment:
-                    core.rate.free(self._unwritten, self._loop.time())
-                    self._follow_rate()
+                if not core.more_to_send:
+                    break
             else:
                 self._turn_soon()
         finally:
@@ -288,6 +292,10 @@ class Pump(asyncio.BufferedProtocol):
             transport.write(b"".join(parts))
         else:
             transport.writelines(parts)
+        rate = self.core.rate
+        if not self._blocked and self._unwritten >= rate.fragment:
+            rate.free(self._unwritten, self._loop.time())
+            self._follow_rate()
 
     def _spent(self, written: int) -> bool:
         """Go on in the next turn, if enough was written in this one."""

@@ -281,6 +281,15 @@ class Connection(ABC):
                 self.bytes_sent += count_sent(parts, self.stats)
                 return parts
 
+    @property
+    def more_to_send(self) -> bool:
+        """Whether there may be more, now that the socket has all that was returned.
+
+        Most connections have one event at a time: asking again in vain would cost a
+        quarter of what sending it does.
+        """
+        return self._output_asked or bool(self._written)
+
     def _next_parts(self) -> list[bytes | memoryview]:
         # Until RESUMED it is not known whether the server knows the streams.
         parts = self._outbox.frames(streams=self.phase is not Phase.RESUMING)

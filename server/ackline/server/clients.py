@@ -7,7 +7,7 @@ import logging
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from ackline.aio import subject
+from ackline.aio import shared_scratch, subject
 from ackline.proto.allowance import COSTS
 from ackline.proto.connection import Phase
 from ackline.proto.errors import Code, code_name
@@ -103,7 +103,7 @@ class Client:
         self._pump, self.peer = pump, pump.peer
         self.core = ServerConnection(
             limits=service.limits,
-            scratch=service.scratch.for_loop(loop),
+            scratch=shared_scratch(loop),
             notify=self.notify,
             on_output=pump.on_output,
             now=loop.time(),

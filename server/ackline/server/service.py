@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from ackline.aio import ScratchPool
 from ackline.proto.allowance import Allowance
 from ackline.proto.buffers import BufferPool
 from ackline.proto.messages import Durability
@@ -57,7 +56,7 @@ class Service:
         lately: what has ended.
         traces: spans of what goes on.
         histories: what happened to what.
-        pool, scratch: buffers of all connections.
+        pool: buffers of all connections.
         budget, send_budget: memory for what comes in, and for what is read to go out.
         rates: of identities that may move so much a second.
         tasks: everything that runs in the background.
@@ -95,7 +94,6 @@ class Service:
         self.lately = Lately()
         self.traces = Traces()
         self.pool = BufferPool()
-        self.scratch = ScratchPool()
         self.budget = Budget(options.receive_budget)
         self.send_budget = Budget(options.send_budget)
         self.rates = Rates(self.stats)
