@@ -281,6 +281,7 @@ def _raw() -> list[Vector]:
     return [
         _vector("CONFIRM with a payload", frame(TYPES["CONFIRM"], b"\x90")),
         _vector("RELEASE with a payload", frame(TYPES["RELEASE"], b"\x90")),
+        _vector("BLOCKED with a payload", frame(TYPES["BLOCKED"], b"\x90")),
         _vector("CHUNK without payload", frame(TYPES["CHUNK"], flags=1, stream_id=1)),
     ]
 

@@ -59,6 +59,7 @@ TYPES = {
     "CANCEL": 0x17,
     "OUTCOME": 0x18,
     "RELEASE": 0x19,
+    "BLOCKED": 0x1A,
     "LIST": 0x20,
     "LISTED": 0x21,
     "STATUS": 0x22,

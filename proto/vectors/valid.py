@@ -178,6 +178,8 @@ def _raw() -> list[Vector]:
         _vector("with the largest epoch", "CONFIRM", b"", {}, sequence=_U64),
         _vector("without payload", "RELEASE", b"", {}, stream_id=1),
         _vector("of the last stream", "RELEASE", b"", {}, stream_id=_U32),
+        _vector("for 9 bytes", "BLOCKED", b"", {}, stream_id=1, sequence=9),
+        _vector("of the largest limit", "BLOCKED", b"", {}, stream_id=1, sequence=_U64),
         _vector("of one byte", "CHUNK", b"a", {"data": b"a"}, flags=1, stream_id=1),
         _vector(
             "first of two fragments",

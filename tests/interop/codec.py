@@ -287,6 +287,7 @@ LAYOUTS = """
 12 CHUNK:
 13 EVENTS:
 19 RELEASE:
+1A BLOCKED:
 06 GOAWAY: code u16, text str, retry_after f64 0.0, deadline f64 0.0
 07 REDIRECT: url str, retry_after f64 0.0
 08 ERROR: code u16, text str, retry bool, retry_after f64 0.0

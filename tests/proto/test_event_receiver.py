@@ -189,7 +189,7 @@ def test_the_first_window_is_waited_for_and_more_is_not() -> None:
     budget.limit = budget.used + 10_000
     receiver._window *= 2
     receiver._top_up()
-    assert receiver._promised == 256 * 2**10
+    assert receiver._promised == 16 * 2**10
     assert budget.waiting == 0
     receiver.detach()
     budget.limit = 100_000

@@ -37,10 +37,11 @@ def granted(receiver: Receiver) -> int:
 class Events:
     """A stream of events, whose receiver takes them when it is told to."""
 
-    smallest, largest = 256 * KIB, 8 * 2**20
+    largest = 8 * 2**20
 
     def __init__(self, pair: Pair, use: str) -> None:
         self.pair = pair
+        self.smallest = (16 if use == "publish" else 256) * KIB
         if use == "publish":
             pair.server.take_batches = False
             self.stream, self.feed = pair.client.publish(
@@ -118,16 +119,16 @@ def test_a_window_grows_shrinks_and_grows_with_who_takes_the_units(
 ) -> None:
     receiver, pair = moving.receiver, moving.pair
     assert granted(receiver) < moving.largest
-    for _ in range(8):
+    for _ in range(10):
         moving.move()
     assert granted(receiver) == moving.largest
     held = receiver.budget.used
-    for _ in range(8):
+    for _ in range(10):
         idle(pair, LATE + 1)
         moving.move()
     assert granted(receiver) == moving.smallest
     assert receiver.budget.used == held - moving.largest + moving.smallest
-    for _ in range(8):
+    for _ in range(10):
         moving.move()
     assert granted(receiver) == moving.largest
 
@@ -167,7 +168,7 @@ def test_a_grown_window_is_given_up_for_those_that_have_none(use: str) -> None:
         pair.client.publish(f"logs/{n}", key=f"{n}")[0]
         if use == "publish"
         else pair.client.upload(DATA, chunk_size=CHUNK, key=f"{n}")
-        for n in range(3)
+        for n in range(40 if use == "publish" else 3)
     ]
     pair.run()
     first.move()

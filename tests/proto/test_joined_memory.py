@@ -71,8 +71,9 @@ def test_a_publisher_of_tiny_events_keeps_its_window_too() -> None:
         buffer.append(b"")
     pair.run()
     receiver = pair.s.streams[stream.id].receiver
-    assert receiver is not None
-    assert receiver.grant.limit_units - receiver.grant.units >= 8_000
+    assert isinstance(receiver, EventReceiver)
+    grant = receiver.grant
+    assert grant.limit_units - grant.units == receiver._window_units >= 4096
 
 
 def test_a_budget_below_the_largest_window_serves_all_in_turn() -> None:
@@ -133,7 +134,7 @@ def test_windows_of_early_data_never_lock_publishers_up() -> None:
         buffer.finish(completed(1))
     pair.run(patience=STUCK)
     taken = [s for s in streams if s.id not in pair.client.refusals]
-    assert taken == streams[:1]
+    assert 0 < len(taken) < len(streams)
     assert set(pair.client.refusals.values()) == {Code.OVERLOADED}
     for stream in taken:
         assert pair.client.outcomes[stream.id].outcome is OutcomeKind.COMPLETED

@@ -183,6 +183,7 @@ def test_every_payload_of_the_spec_has_its_class() -> None:
         FrameType.EVENTS,
         FrameType.CONFIRM,
         FrameType.RELEASE,
+        FrameType.BLOCKED,
     }
 
 

@@ -32,12 +32,11 @@ from ackline.proto.errors import (
     StreamFailed,
     UsageError,
 )
-from ackline.proto.event_receiver import MAX_WINDOW_BYTES
 from ackline.proto.messages import (
     OnTrimmed,
 )
 from ackline.proto.resource import Resource, ResourceKind
-from ackline.proto.windows import Budget
+from ackline.proto.windows import MAX_WINDOW_BYTES, Budget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping

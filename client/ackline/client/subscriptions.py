@@ -12,11 +12,7 @@ from msgspec import Struct
 from ackline.client.handles import Handle, raise_for
 from ackline.proto.batches import Gap
 from ackline.proto.errors import AcklineError, Code, Refused, UsageError
-from ackline.proto.event_receiver import (
-    FIRST_WINDOW_BYTES,
-    MAX_WINDOW_BYTES,
-    EventReceiver,
-)
+from ackline.proto.event_receiver import EventReceiver
 from ackline.proto.messages import (
     Durability,
     OnTrimmed,
@@ -31,6 +27,7 @@ from ackline.proto.messages import (
     raw,
 )
 from ackline.proto.notices import BatchReceived, StoredMoved
+from ackline.proto.windows import FIRST_WINDOW_BYTES, MAX_WINDOW_BYTES
 
 if TYPE_CHECKING:
     from collections import deque

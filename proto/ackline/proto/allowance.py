@@ -36,6 +36,7 @@ _MEASURED: Final[dict[int, int]] = {
     FrameType.OPEN: 32,
     FrameType.CANCEL: 8,
     FrameType.RELEASE: 8,
+    FrameType.BLOCKED: 2,
     FrameType.LIST: 64,
     FrameType.STATUS: 32,
     FrameType.DELETE: 64,

@@ -9,10 +9,16 @@ from ackline.proto.batches import LONE_BODY_AT, Batch, parse_batch, parse_lone
 from ackline.proto.entries import Event, Gap, LeftOut
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.kinds import KindTable
-from ackline.proto.messages import Durability, Proof
+from ackline.proto.messages import Durability, Proof, Use
 from ackline.proto.notices import BatchReceived
 from ackline.proto.proofs import ProofSum, with_event
 from ackline.proto.receiver import LATE, SOON, Receiver
+from ackline.proto.windows import (
+    BYTES_PER_UNIT,
+    FIRST_WINDOW_BYTES,
+    MAX_WINDOW_BYTES,
+    PUBLISHER_WINDOW_BYTES,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,17 +27,7 @@ if TYPE_CHECKING:
     from ackline.proto.stream import Stream
     from ackline.proto.windows import Budget
 
-__all__ = ["FIRST_WINDOW_BYTES", "MAX_WINDOW_BYTES", "EventReceiver"]
-
-FIRST_WINDOW_BYTES = 256 * 2**10
-"""Bytes granted to a new stream, and the least: the largest event fits."""
-
-MAX_WINDOW_BYTES = 8 * 2**20
-"""Largest window of one stream: some 40 ms of the fastest stream measured here."""
-
-BYTES_PER_UNIT = 16
-"""Units granted per byte of window: a batch entry of few bytes costs more memory as an
-object than on the wire."""
+__all__ = ["EventReceiver"]
 
 
 class EventReceiver(Receiver):
@@ -47,7 +43,7 @@ class EventReceiver(Receiver):
         position: the first id wanted.
         kinds: names of kinds 1, 2, …
         definitions: whether the peer may define kinds in a batch: a server may.
-        max_window: bytes; at least `FIRST_WINDOW_BYTES` are granted.
+        max_window: bytes; at least the first window is granted.
         max_units: entries on their way at most; None for what the bytes allow.
         lazy: whether ACKs may wait a little, because nobody waits for them: for
             subscriptions, where an ACK only returns credit.
@@ -83,10 +79,13 @@ class EventReceiver(Receiver):
         self._sum = ProofSum()
         self._proven = True
         self._news = BatchReceived(stream)
-        self._max_window = max(max_window, FIRST_WINDOW_BYTES)
+        self._first_window = (
+            PUBLISHER_WINDOW_BYTES if stream.use is Use.PUBLISH else FIRST_WINDOW_BYTES
+        )
+        self._max_window = max(max_window, self._first_window)
         self._max_units = max_units or MAX_WINDOW_BYTES
         self._window = self._window_units = 0
-        self._resize(FIRST_WINDOW_BYTES)
+        self._resize(self._first_window)
         self.left_out = LeftOut()
         self._covered_before: int = 0
         self._consumed_since = 0
@@ -419,9 +418,10 @@ class EventReceiver(Receiver):
         self._consumed_since = 0
         before = self._window
         if took <= SOON:
-            self._resize(min(before * 2, self._max_window))
+            faster = 2 if before >= FIRST_WINDOW_BYTES else 4
+            self._resize(min(before * faster, self._max_window))
         elif took > LATE:
-            self._resize(max(before // 2, FIRST_WINDOW_BYTES))
+            self._resize(max(before // 2, self._first_window))
         self._settle_consumed()
         if self._window > before:
             self._top_up()
@@ -443,25 +443,34 @@ class EventReceiver(Receiver):
         super()._withdraw()
 
     def _top_up(self, *, served: bool = False) -> None:
-        """Grant up to the window; a whole largest event must always fit."""
+        """Grant up to the window, and what was asked for.
+
+        Rests of windows may lie unused for ever. What is asked for is used at once and
+        given back; so beside all rests there stays memory for one largest event, and
+        who asks is always served in turn.
+        """
         if self.stream.ended or self.stream.connection is None:
             return
         grant, units = self.grant, self._missing_units()
         open_ = self._unused + self._pending
-        want = self._window - open_
+        asked = min(self._asked - grant.bytes, FIRST_WINDOW_BYTES)
+        least = max(self._first_window, asked)
+        want = max(self._window, least) - open_
         if (not units and want <= 0) or (not served and self._in_debt()):
             return
         grant.limit_units += units
         self._spend_if_shared(units, 0)
         if want <= 0:
             return
-        if not self.budget.take(want, spare=True):
-            # Only the first window is waited for: more is for when there is plenty.
-            want = min(self._window, FIRST_WINDOW_BYTES) - open_
+        budget = self.budget
+        if not budget.take(want, spare=True, beside=budget.kept_free):
+            # Only the least is waited for: more is for when there is plenty.
+            want = least - open_
             if want <= 0:
                 return
-            if not self.budget.take(want, spare=not served):
-                self._wait_for(want)
+            beside = FIRST_WINDOW_BYTES if least == PUBLISHER_WINDOW_BYTES else 0
+            if not budget.take(want, spare=not served, beside=beside):
+                self._wait_for(want + beside)
                 return
         self._promised += want
         grant.limit_bytes += want

@@ -53,7 +53,15 @@ class EventSender(Sender):
         left_out: what was sent as gaps, replays not counted.
     """
 
-    __slots__ = ("_defined", "_start_sum", "feed", "left_out", "position", "start")
+    __slots__ = (
+        "_asked",
+        "_defined",
+        "_start_sum",
+        "feed",
+        "left_out",
+        "position",
+        "start",
+    )
 
     def __init__(
         self, stream: Stream, feed: EventFeed, *, position: int, priority: int
@@ -65,7 +73,13 @@ class EventSender(Sender):
         # The event whose definitions went alone, before it, and the last one's number.
         self._defined = NOT_DEFINED
         self._start_sum = feed.sum_at(position)
+        self._asked = 0
         feed.watch(self.wake)
+
+    def begin(self, limit_units: int, limit_bytes: int) -> None:
+        """Begin an attachment."""
+        self._asked = 0
+        super().begin(limit_units, limit_bytes)
 
     def close(self) -> None:
         """Leave the feed."""
@@ -220,13 +234,28 @@ class EventSender(Sender):
         first = self._smallest(batch)
         size = len(first.payload)
         if size <= self._largest():
-            self._room(first.entries, size)
+            if not self._room(first.entries, size):
+                self._ask(self.window.bytes + size)
             return
         self.stream.broken(
             Code.LIMIT_EXCEEDED,
             f"event {first.first_id} needs a frame of {size} bytes, the receiver's"
             f" max_payload and window allow {self._largest()}: raise them",
         )
+
+    def _ask(self, limit_bytes: int) -> None:
+        """Tell a server, once, which limit the next event waits for (SPEC.md §12)."""
+        connection = self.stream.connection
+        assert connection is not None
+        if (
+            limit_bytes > max(self.window.limit_bytes, self._asked)
+            and connection.is_client
+            and connection.peer_limits is not None  # else WELCOME brings more anyhow
+        ):
+            self._asked = limit_bytes
+            connection.send(
+                FrameType.BLOCKED, stream_id=self.stream.id, sequence=limit_bytes
+            )
 
     def _continue_begun(self, limit: int) -> list[bytes | memoryview] | None:
         return None

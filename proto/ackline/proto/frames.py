@@ -119,6 +119,8 @@ class FrameType(IntEnum):
     """Server: how the stream ended."""
     RELEASE = 0x19
     """Client: will not ask for this stream again."""
+    BLOCKED = 0x1A
+    """Client: its next event needs a larger window than the stream has."""
     LIST = 0x20
     """Client: names of resources."""
     LISTED = 0x21

@@ -397,8 +397,8 @@ Message: TypeAlias = (
     | Done
 )
 
-#: What the payload of each frame is. CHUNK and EVENTS are raw bytes, CONFIRM and
-#: RELEASE are empty, so they are not here.
+#: What the payload of each frame is. CHUNK and EVENTS are raw bytes, CONFIRM,
+#: RELEASE and BLOCKED are empty, so they are not here.
 PAYLOADS: Final[dict[FrameType, type[Message]]] = {
     FrameType.HELLO: Hello,
     FrameType.WELCOME: Welcome,

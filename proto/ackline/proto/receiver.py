@@ -71,6 +71,7 @@ class Receiver(ABC):
         self.rewind_due = False
         self._promised = 0
         self._pending: int = 0
+        self._asked: int = 0
         self._bucket: TokenBucket | None = None
         # Spent on what was granted and has not come.
         self._ahead_units = self._ahead_bytes = 0
@@ -98,6 +99,13 @@ class Receiver(ABC):
         """Grant the first window of a stream that is accepted."""
         self.meter()
         self._top_up()
+
+    def blocked(self, limit_bytes: int) -> None:
+        """Take BLOCKED: the next event needs this limit (SPEC.md §12)."""
+        self._asked = limit_bytes
+        if self.ready:  # else `grow()` grants it
+            self._top_up()
+            self.stream.ack_due()
 
     def meter(self) -> None:
         """Server: spend what came early, and from now on what comes, on the bucket.
@@ -297,6 +305,7 @@ class Receiver(ABC):
         """Take back what was granted; what came already stays in memory."""
         self._unmeter()
         self.budget.forget(self._served)
+        self._asked = 0
         self.grant.restart(0, 0)
         give = max(0, self._promised - self._pending)
         self._promised -= give

@@ -634,6 +634,19 @@ class ServerConnection(Connection):
             self.drop(stream)
             self.notify(ReleaseReceived(stream))
 
+    def _blocked(
+        self, _flags: int, stream_id: int, sequence: int, _payload: memoryview
+    ) -> None:
+        stream = self._stream(stream_id)
+        if stream is None or stream.ended or stream.cancelling:
+            return
+        if not isinstance(stream.receiver, EventReceiver):
+            raise ProtocolViolation(
+                Code.WRONG_STATE,
+                f"BLOCKED on stream {stream_id}, which takes no events",
+            )
+        stream.receiver.blocked(sequence)
+
     def requested(self, request_id: int, message: Request) -> None:
         """Take a request.
 
@@ -693,6 +706,7 @@ class ServerConnection(Connection):
             FrameType.OPEN: ServerConnection._open,
             FrameType.CANCEL: ServerConnection._cancel,
             FrameType.RELEASE: ServerConnection._release,
+            FrameType.BLOCKED: ServerConnection._blocked,
             FrameType.LIST: _request_of(List),
             FrameType.STATUS: _request_of(Status),
             FrameType.DELETE: _request_of(Delete),

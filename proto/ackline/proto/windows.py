@@ -14,7 +14,34 @@ from ackline.proto.errors import Code, ProtocolViolation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["STUCK", "Budget", "Grant", "Window"]
+__all__ = [
+    "BYTES_PER_UNIT",
+    "FIRST_WINDOW_BYTES",
+    "MAX_WINDOW_BYTES",
+    "PUBLISHER_WINDOW_BYTES",
+    "STUCK",
+    "Budget",
+    "Grant",
+    "Window",
+]
+
+FIRST_WINDOW_BYTES = 256 * 2**10
+"""Bytes granted to a new subscription, and the least: the largest event fits."""
+
+PUBLISHER_WINDOW_BYTES = 16 * 2**10
+"""The same of a publisher, which asks for more where an event does not fit: thousands
+are idle for most of the time, and what was granted is never taken back."""
+
+KEPT_FREE = 3
+"""One part in so many of all memory is not for windows that grow: publishers that were
+fast once and idle since would else leave nothing for the first windows of others."""
+
+MAX_WINDOW_BYTES = 8 * 2**20
+"""Largest window of one stream: some 40 ms of the fastest stream measured here."""
+
+BYTES_PER_UNIT = 16
+"""Units granted per byte of window: a batch entry of few bytes costs more memory as an
+object than on the wire."""
 
 STUCK = 2.0
 """Seconds without memory given back after which turns do not count any more."""
@@ -120,8 +147,8 @@ class Budget:
     only become smaller.
 
     Args:
-        limit: bytes; at least the largest chunk and the first window of a stream of
-            events, or that can never be granted.
+        limit: bytes; at least the largest chunk, and the largest event with the first
+            window of a publisher, or that can never be granted.
     """
 
     __slots__ = ("_looked_at", "_moved", "_serving", "_waiting", "limit", "used")
@@ -133,6 +160,11 @@ class Budget:
         self._serving = False
         self._moved = False
         self._looked_at = -inf
+
+    @property
+    def kept_free(self) -> int:
+        """Bytes that windows of events do not grow into."""
+        return max(self.limit // KEPT_FREE, FIRST_WINDOW_BYTES)
 
     @property
     def waiting(self) -> int:

@@ -99,8 +99,8 @@ class Options:
             operating system has the bytes, which a power cut can lose and which is
             several times faster on disks without a cache that survives one.
         receive_budget: memory granted to the windows of all streams together. Uploads
-            take one to `max_upload_chunks` chunks each, publishers 256 KiB to 8 MiB,
-            idle ones too; who finds none waits in turn. At least one largest chunk.
+            take one to `max_upload_chunks` chunks each, publishers 16 KiB, and up to
+            8 MiB with use; who finds none waits in turn. At least one largest chunk.
         send_budget: memory for chunks read ahead for all fetches together, up to two
             a fetch. At least one largest chunk.
         cache_budget: memory for the newest events of all logs; who reads further back
