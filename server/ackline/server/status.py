@@ -62,7 +62,8 @@ async def report_status(
         object_id = str(report.facts["object_id"])
         about = [f"uploads/{object_id}", f"objects/{object_id}"]
     entries = [entry for each in about for entry in await service.histories.of(each)]
-    return replace(report, history=tuple(sorted(entries)))
+    entries.sort(key=lambda entry: entry.split(" ", 1)[0])  # else as they happened
+    return replace(report, history=tuple(entries))
 
 
 async def _object(

@@ -211,6 +211,7 @@ class Records:
                 self._transact(group)
                 with contextlib.suppress(RuntimeError):  # the loop is closed
                     self._loop.call_soon_threadsafe(_resolve, group)
+            del group  # or the last results stay until there is more to do
         self._disconnect()
 
     def _next_group(self) -> tuple[list[_Operation], bool]:
