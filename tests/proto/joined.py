@@ -615,12 +615,22 @@ class MemoryClient:
         *,
         linger: float = 0.0,
         max_units: int | None = None,
+        parameters: dict[str, Value] | None = None,
     ) -> Stream:
         detail = SubscribeDetail(
             Start.FIRST, policy=policy, policy_value=value, linger=linger
         )
         stream = self.session.new_stream(
-            Open(Use.SUBSCRIBE, resource, "", 0, 0, raw(detail)), notify=self.handle
+            Open(
+                Use.SUBSCRIBE,
+                resource,
+                "",
+                0,
+                0,
+                raw(detail),
+                parameters=parameters or {},
+            ),
+            notify=self.handle,
         )
         stream.receiver = EventReceiver(
             stream,

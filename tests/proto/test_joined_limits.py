@@ -21,6 +21,7 @@ from ackline.proto.messages import (
     Open,
     Outcome,
     OutcomeKind,
+    Scope,
     Status,
     StatusReport,
     UploadDetail,
@@ -29,7 +30,7 @@ from ackline.proto.messages import (
     encode,
     raw,
 )
-from ackline.proto.notices import OpenReceived, ReplyReceived
+from ackline.proto.notices import ConnectionFailed, OpenReceived, ReplyReceived
 from tests.proto.joined import MemoryClient, MemoryServer, Pair, limits
 
 CHUNK = 4096
@@ -354,3 +355,66 @@ def test_a_frame_that_does_not_come_to_its_end_is_a_lost_peer() -> None:
             break
     assert 30 + 7 <= ended <= 30 + 9
     assert pair.server.stats.errors_sent[Code.PEER_LOST] == 1
+
+
+def long_parameters(size: int) -> dict[str, Value]:
+    return {f"p{n}": "x" * 4000 for n in range(size // 4000)}
+
+
+def test_an_open_too_large_for_a_stranger_waits_for_welcome_and_keeps_its_turn() -> (
+    None
+):
+    pair = Pair()
+    streams = [
+        pair.client.subscribe("logs/x", parameters=long_parameters(size))
+        for size in (4000, 40_000, 4000)
+    ]
+    pair.run()
+    assert not [n for n in pair.server.notices if isinstance(n, ConnectionFailed)]
+    opened = [n for n in pair.server.notices if isinstance(n, OpenReceived)]
+    assert [n.stream.id for n in opened] == [stream.id for stream in streams]
+
+
+def test_what_waits_for_welcome_may_be_cancelled_and_released() -> None:
+    pair = Pair()
+    stream = pair.client.subscribe("logs/x", parameters=long_parameters(40_000))
+    pair.c.cancel(stream, scope=Scope.STREAM)
+    pair.c.release(stream)
+    pair.run()
+    assert not [n for n in pair.server.notices if isinstance(n, OpenReceived)]
+    assert pair.c.phase is Phase.OPEN
+
+
+def test_an_open_that_the_server_cannot_take_hits_its_stream_only() -> None:
+    pair = Pair(MemoryServer(server_limits=limits(max_payload=8192)))
+    pair.server.logs["logs/x"] = feed()
+    for welcomed in (False, True):
+        stream = pair.client.subscribe("logs/x", parameters=long_parameters(40_000))
+        other = pair.client.subscribe("logs/x")
+        pair.run()
+        assert pair.client.refusals[stream.id] is Code.LIMIT_EXCEEDED, welcomed
+        assert other.opened
+    assert pair.c.phase is Phase.OPEN
+
+
+def test_a_long_reason_to_cancel_is_cut() -> None:
+    pair = Pair()
+    pair.server.logs["logs/x"] = feed()
+    stream = pair.client.subscribe("logs/x")
+    pair.run()
+    pair.c.cancel(stream, scope=Scope.STREAM, text="why " * 10**6)
+    pair.run()
+    assert pair.client.outcomes[stream.id].outcome is OutcomeKind.CANCELLED
+    assert pair.c.phase is Phase.OPEN
+
+
+def test_a_request_that_the_server_could_not_read_is_answered_here() -> None:
+    pair = Pair()
+    pair.run()
+    pair.c.request(FrameType.STATUS, 1, Status("objects/" + "x" * 5000))
+    pair.run()
+    replies = [n for n in pair.client.notices if isinstance(n, ReplyReceived)]
+    assert [n.request_id for n in replies] == [1]
+    assert isinstance(replies[0].message, Error)
+    assert replies[0].message.code == Code.INVALID_ARGUMENT
+    assert pair.c.phase is Phase.OPEN

@@ -13,14 +13,17 @@ from ackline.proto.frames import MORE, FrameType
 from ackline.proto.limits import (
     EARLY_BYTES,
     EARLY_UNITS,
+    MAX_STRING,
     MIN_INITIAL_BYTES,
     MIN_INITIAL_UNITS,
+    MIN_PAYLOAD,
     VERSION,
     validated,
 )
 from ackline.proto.messages import (
     Cancel,
     Done,
+    Error,
     FetchOpened,
     Hello,
     Listed,
@@ -36,7 +39,9 @@ from ackline.proto.messages import (
     StatusReport,
     UploadDetail,
     Welcome,
+    clipped,
     decode,
+    encode,
     open_detail,
     opened_detail,
 )
@@ -50,6 +55,7 @@ from ackline.proto.notices import (
     StreamRefused,
     Welcomed,
 )
+from ackline.proto.values import too_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,7 +64,7 @@ if TYPE_CHECKING:
 
     from ackline.proto.client_session import ClientSession
     from ackline.proto.connection import FrameHandler
-    from ackline.proto.messages import Error, Limits, Standing
+    from ackline.proto.messages import Limits, Open, Standing
     from ackline.proto.notices import Notice
     from ackline.proto.stats import Stats
     from ackline.proto.stream import Stream
@@ -68,6 +74,10 @@ __all__ = ["ClientConnection"]
 RESUME_AT_ONCE = 80
 """Streams in one RESUME frame: each takes at most 90 bytes, the frame 8 KiB, and the
 session's id and token come on top."""
+
+
+REOPENED = 256
+"""Bytes that opening again adds to an OPEN, at most: windows, a position, a proof."""
 
 
 def _reply_of(message: type[Listed | StatusReport | Done]) -> FrameHandler:
@@ -83,6 +93,11 @@ def _reply_of(message: type[Listed | StatusReport | Done]) -> FrameHandler:
         connection.notify(ReplyReceived(sequence, decode(message, payload)))
 
     return handle
+
+
+def _is_large(message: Open) -> bool:
+    """Tell whether an OPEN may be too large for a server that has not said WELCOME."""
+    return len(encode(message)) > MIN_PAYLOAD - REOPENED
 
 
 class ClientConnection(Connection):
@@ -122,6 +137,7 @@ class ClientConnection(Connection):
         self._resumed: list[ResumedStream] = []
         self._released: list[int] = []
         self._early: set[Stream] = set()
+        self._waiting: list[Stream] = []  # OPENs too large before WELCOME
         self.credit.restart(EARLY_UNITS, EARLY_BYTES)
         self._grant.restart(limits.window_units, limits.window_bytes)
         self.reader.max_payload = limits.max_payload
@@ -169,12 +185,19 @@ class ClientConnection(Connection):
         """
         if self.phase not in (Phase.GREETED, Phase.OPEN):
             return
+        if not self.welcomed and (self._waiting or _is_large(stream.open)):
+            self._waiting.append(stream)  # and all later ones: ids only go up
+            return
         self.adopt([stream])
         message = stream.open
         if stream.receiver is not None:
             opened = self.session.reopened(stream)
             assert opened is not None
             message = opened
+        size = len(encode(message))
+        if size > self.peer_payload:
+            self._too_large(stream, size)
+            return
         self.send(FrameType.OPEN, message, stream_id=stream.id)
         if stream.paused_here:
             self.pause_due(stream, "")
@@ -199,7 +222,7 @@ class ClientConnection(Connection):
         It is sent again with every resume and OPEN, until there is an outcome.
         """
         stream.cancelling = True
-        stream.cancel = Cancel(scope=scope, text=text)
+        stream.cancel = Cancel(scope=scope, text=clipped(text))
         if isinstance(stream.receiver, EventReceiver):
             stream.receiver.drop()
         if stream.sender is not None:
@@ -220,10 +243,33 @@ class ClientConnection(Connection):
             self.send(FrameType.RELEASE, stream_id=stream.id)
 
     def request(self, kind: FrameType, request_id: int, message: Struct) -> None:
-        """Send LIST, STATUS, DELETE, SEAL, CONFIGURE, or CANCEL with a target."""
+        """Send LIST, STATUS, DELETE, SEAL, CONFIGURE, or CANCEL with a target.
+
+        What the server could not read is answered here: it would end the connection.
+        """
+        for name in message.__struct_fields__:
+            value = getattr(message, name)
+            if isinstance(value, (str, bytes)) and too_long(value):
+                text = f"{name} is longer than {MAX_STRING} bytes"
+                error = Error(code=Code.INVALID_ARGUMENT, text=text, retry=False)
+                self.notify(ReplyReceived(request_id, error))
+                return
         self.send(kind, message, sequence=request_id)
 
     # Private
+
+    def _too_large(self, stream: Stream, size: int) -> None:
+        """Refuse here what would end the connection for all streams."""
+        text = (
+            f"OPEN would have {size} bytes, and the server's max_payload is"
+            f" {self.peer_payload}: shorten its parameters"
+        )
+        if stream.opened:
+            stream.broken(Code.LIMIT_EXCEEDED, text)
+        else:
+            self._stream_error(
+                stream, Error(code=Code.LIMIT_EXCEEDED, text=text, retry=False)
+            )
 
     def _send_cancel(self, stream: Stream) -> None:
         if stream.cancel is not None and self.streams.get(stream.id) is stream:
@@ -264,6 +310,10 @@ class ClientConnection(Connection):
             self.session.session = welcome.session
             self.phase = Phase.OPEN
         self.refilled()
+        waiting, self._waiting = self._waiting, []
+        for stream in waiting:
+            if not stream.released and not stream.ended:
+                self.open(stream)
         for stream in self._early:
             assert stream.sender is not None
             stream.sender.widen(limits.initial_units, limits.initial_bytes)
