@@ -147,7 +147,7 @@ def _take(path: Path, lock: int, files: Files) -> None:
 def _refuse_foreign(path: Path, files: Files) -> None:
     """Check that a folder is ours or empty, before anything is made in it."""
     found = files.sizes(path)
-    others = sorted(found.keys() - {"lock", _DRAFT})
+    others = sorted(found.keys() - {"lock", _DRAFT, "lost+found"})
     if others and "format" not in found:
         raise ForeignFolder(path, found=others[0], supported=_FORMAT)
 
