@@ -6,10 +6,13 @@ import asyncio
 import gc
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ackline.client import Refused, connect
 from ackline.proto.frames import FrameType
 from ackline.proto.messages import Configure
 from ackline.server import Server
@@ -44,14 +47,20 @@ def of_server() -> Counter[str]:
         for kind in kinds
         # Of some extension types it is a descriptor.
         if str(kind.__module__).startswith("ackline.server")
-        or kind.__name__ in ("EventBuffer", "EventSender", "Task", "async_generator")
+        or kind.__name__
+        in ("EventBuffer", "EventSender", "Task", "async_generator", "ServerConnection")
     )
 
 
 @pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize(
     ("resource", "streams"),
-    [("logs/x", 10_000), ("sources/idle", 2_000), ("sources/failing", 2_000)],
+    [
+        ("logs/x", 10_000),
+        ("sources/idle", 2_000),
+        ("sources/failing", 2_000),
+        ("sources/durable", 600),
+    ],
 )
 async def test_streams_that_were_let_go_leave_nothing_to_collect(
     start: Start,
@@ -66,6 +75,10 @@ async def test_streams_that_were_let_go_leave_nothing_to_collect(
     caplog.set_level(logging.CRITICAL, "ackline.server.run")  # it keeps tracebacks
     server = Server()
 
+    @server.source("durable", durable=True)
+    async def durable() -> AsyncGenerator[bytes]:
+        yield b"event"
+
     @server.source("idle")
     async def idle() -> AsyncGenerator[bytes]:
         await asyncio.Event().wait()
@@ -75,7 +88,10 @@ async def test_streams_that_were_let_go_leave_nothing_to_collect(
     def failing(_emitter: Emitter) -> None:
         raise RuntimeError("as it has to")
 
-    async with start(server, run_retention=0.01) as serving, Peer(serving.port) as peer:
+    async with (
+        start(server, run_retention=0.01, cleanup_interval=0.2) as serving,
+        Peer(serving.port) as peer,
+    ):
         await peer.request(FrameType.CONFIGURE, Configure("logs/x", {}))
         for _ in range(streams // 100):
             works = [peer.subscribe(resource) for _ in range(100)]
@@ -88,6 +104,48 @@ async def test_streams_that_were_let_go_leave_nothing_to_collect(
             peer.notices.clear()
         async with asyncio.timeout(50):  # what is being written down is on its way
             while any(n > ON_THE_WAY for n in of_server().values()):
+                await asyncio.sleep(0.1)
+
+
+@pytest.fixture(params=["disk", "memory"])
+def in_memory(request: pytest.FixtureRequest) -> Iterator[Path | None]:
+    """A folder in memory, where chunks are written as they come; None on the disk."""
+    if request.param == "disk":
+        yield None
+    elif not Path("/dev/shm").is_dir():
+        pytest.skip("there is no file system in memory")
+    else:
+        with TemporaryDirectory(dir="/dev/shm") as folder:
+            yield Path(folder, "data")
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_transfers_and_connections_leave_nothing_to_collect(
+    start: Start, monkeypatch: pytest.MonkeyPatch, in_memory: Path | None
+) -> None:
+    monkeypatch.setattr("ackline.server.histories.MOST", 10)
+    monkeypatch.setattr("ackline.server.lately.KEPT", 10)
+    chosen: dict[str, Any] = {"session_ttl": 0.01, "cleanup_interval": 0.2}
+    if in_memory:
+        chosen["data_dir"] = in_memory
+    async with start(**chosen) as serving:
+        url = f"ackline://127.0.0.1:{serving.port}"
+        for _ in range(4):
+            async with connect(url) as client:
+                for _ in range(25):
+                    await client.upload(b"x" * 5000, "object", existing="replace")
+                    assert (await client.fetch("object")).data == b"x" * 5000
+                    with pytest.raises(Refused, match="not_found"):
+                        await client.fetch("missing")
+                    with pytest.raises(Refused, match="already_exists"):
+                        await client.upload(b"y", "object")
+        for _ in range(100):
+            async with Peer(serving.port):
+                pass  # a client that says HELLO
+            _, writer = await asyncio.open_connection("127.0.0.1", serving.port)
+            writer.close()  # one that says nothing
+        async with asyncio.timeout(20):
+            while any(n > 50 for n in of_server().values()):
                 await asyncio.sleep(0.1)
 
 

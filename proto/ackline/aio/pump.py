@@ -250,7 +250,9 @@ class Pump(asyncio.BufferedProtocol):
         self._lost = True
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
-        self._owner.pump_lost(self, exc)
+        owner = self._owner
+        del self._owner  # it has the pump: a cycle
+        owner.pump_lost(self, exc)
 
     # Private
 

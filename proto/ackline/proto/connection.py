@@ -543,6 +543,12 @@ class Connection(ABC):
             release()
         self._written.clear()
 
+    def part(self) -> None:
+        """Leave no cycle behind, when nobody will use a lost connection again."""
+        self.notify = _ignore
+        self.on_output = _nothing
+        self.reader.part()
+
     def output(self) -> None:
         """Have the layer above call `data_to_send()`."""
         if not self._output_asked:
@@ -803,3 +809,11 @@ class Connection(ABC):
 COMMON_HANDLERS = Connection.common_handlers()
 """Of the frames that both sides get; one table for all connections: bound methods in
 each were 2 KiB of memory."""
+
+
+def _ignore(_notice: Notice) -> None:
+    """Take a notice that nobody waits for."""
+
+
+def _nothing() -> None:
+    """Write nothing more."""

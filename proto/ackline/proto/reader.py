@@ -125,6 +125,10 @@ class FrameReader:
         self._in_place = False
         self._bulk = False
 
+    def part(self) -> None:
+        """Let the connection go: no more bytes come."""
+        self._sink = _NOBODY
+
     @property
     def begun(self) -> bytes:
         """The bytes of a header that is not complete."""
@@ -281,3 +285,28 @@ def _bad_crc(kind: int, stream_id: int, sequence: int) -> ProtocolViolation:
         f"the CRC of a frame of type 0x{kind:02x} on stream {stream_id} with"
         f" sequence number {sequence} does not match its bytes",
     )
+
+
+class _Nobody:
+    """Takes frames after the last one."""
+
+    def frame_received(
+        self,
+        kind: int,
+        flags: int,
+        fragment: int,
+        stream_id: int,
+        sequence: int,
+        payload: memoryview,
+        crc: int,
+        in_place: bool,
+    ) -> None:
+        pass
+
+    def place_for(
+        self, kind: int, fragment: int, stream_id: int, sequence: int, length: int
+    ) -> memoryview | None:
+        return None
+
+
+_NOBODY = _Nobody()

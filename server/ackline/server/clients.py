@@ -129,6 +129,7 @@ class Client:
         self.detach()
         self.service.disconnected(self)
         self.service.places.leave(self._origin)
+        self.core.part()
 
     def turn_away(self, code: Code, text: str) -> None:
         """End a connection whose client has no session yet, with the reason."""

@@ -60,8 +60,8 @@ class FetchHandler(Handler):
     @property
     def sender(self) -> ChunkSender:
         """The sending half."""
-        assert isinstance(self.stream.sender, ChunkSender)
-        return self.stream.sender
+        assert isinstance(self.half, ChunkSender)
+        return self.half
 
     @property
     def loading(self) -> bool:
@@ -81,13 +81,12 @@ class FetchHandler(Handler):
     @property
     def total(self) -> int | None:
         """Chunks there will be, once that is known."""
-        return None if self.stream.sender is None else self.sender.total
+        return None if self.half is None else self.sender.total
 
     @property
     def position(self) -> int:
         """Chunks that were sent."""
-        sender = self.stream.sender
-        return 0 if sender is None else sender.sent_position
+        return 0 if self.half is None else self.sender.sent_position
 
     # Opening
 
@@ -271,6 +270,8 @@ class FetchHandler(Handler):
     def close(self) -> None:
         """Close the object."""
         self._give_all()
+        if self.half is not None:
+            self.sender.reader = None  # a cycle
         if self._object is not None:
             self.spawn(self._object.close(), "close")
 

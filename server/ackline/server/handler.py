@@ -51,7 +51,9 @@ if TYPE_CHECKING:
         Standing,
     )
     from ackline.proto.notices import Notice
+    from ackline.proto.receiver import Receiver
     from ackline.proto.resource import Resource
+    from ackline.proto.sender import Sender
     from ackline.proto.stream import Stream
     from ackline.server.identities import Identity
     from ackline.server.service import Service
@@ -99,6 +101,7 @@ class Handler(ABC):
         "_closed",
         "_deadline",
         "_ending",
+        "_half",
         "_when_answered",
         "abandoned",
         "recorded",
@@ -131,6 +134,7 @@ class Handler(ABC):
         self._when_answered: asyncio.Future[None] | None = None
         self._ending = False
         self._closed = False
+        self._half: Sender | Receiver | None = None
         self._check()
         stream.context = self
         stream.notify = self.notify
@@ -139,6 +143,11 @@ class Handler(ABC):
     def resource(self) -> Resource:
         """What OPEN names."""
         return parse_resource(self.stream.open.resource)
+
+    @property
+    def half(self) -> Sender | Receiver | None:
+        """The stream's sending or receiving half, once there is one."""
+        return self._half or self.stream.sender or self.stream.receiver
 
     @property
     def label(self) -> About:
@@ -293,8 +302,10 @@ class Handler(ABC):
 
         What lived long is frozen, and then found in no usual collection of garbage.
         """
-        self.stream.context = None
-        self.stream.notify = _ignore
+        stream = self.stream
+        stream.context, stream.notify = None, _ignore
+        self._half = stream.sender or stream.receiver
+        stream.sender = stream.receiver = None
 
     def _close_once(self) -> None:
         self._stop_deadline()

@@ -89,8 +89,8 @@ class PublishHandler(Handler):
     @property
     def receiver(self) -> EventReceiver:
         """The receiving half."""
-        assert isinstance(self.stream.receiver, EventReceiver)
-        return self.stream.receiver
+        assert isinstance(self.half, EventReceiver)
+        return self.half
 
     @property
     def position(self) -> int:

@@ -168,8 +168,9 @@ class Subscription(Handler):
 
     def part(self) -> None:
         """Leave no cycle behind: with the half, and with the feed it reads."""
+        self._start = self.position
         super().part()
-        self._start, self.stream.sender = self.position, None
+        self._half = None
 
     def feed_failed(self, error: StoreError) -> None:
         """Fail: the feed cannot go on."""

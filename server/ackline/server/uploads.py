@@ -90,8 +90,8 @@ class UploadHandler(Handler):
     @property
     def receiver(self) -> ChunkReceiver:
         """The receiving half."""
-        assert isinstance(self.stream.receiver, ChunkReceiver)
-        return self.stream.receiver
+        assert isinstance(self.half, ChunkReceiver)
+        return self.half
 
     @property
     def name(self) -> str:
@@ -262,6 +262,7 @@ class UploadHandler(Handler):
         upload = self.upload
         if upload is None:
             return
+        self.receiver.write = None  # a cycle
         key = f"uploads/{upload.record.upload_id}"
         if self.service.owners.get(key) is self:
             del self.service.owners[key]

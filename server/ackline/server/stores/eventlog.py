@@ -348,6 +348,7 @@ class FileLog:
         async with self._turning:
             name = self._record.name
             await self._appender.stop(StoreFailed(f"log {name!r}", "it is closed"))
+            self._appender.part()
             self._tail.clear()
             if deleted:
                 self._deleted = True

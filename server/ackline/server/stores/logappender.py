@@ -212,6 +212,10 @@ class LogAppender:
             await self.flush()
         await self.rest()
 
+    def part(self) -> None:
+        """Leave no cycle behind, once stopped for good."""
+        self._stored = _ignore
+
     async def rest(self) -> None:
         """Close the file if nothing is being written; the next append opens it."""
         if self._flusher is None:
@@ -298,3 +302,7 @@ class LogAppender:
             if isinstance(item, PendingBatch) and not item.ticket.done.done():
                 item.ticket.done.set_exception(repeated(failure))
                 item.ticket.done.exception()  # whoever does not ask need not be told
+
+
+def _ignore(_begun: Segment | None, _group: list[PendingBatch]) -> None:
+    """Take what was stored of a log that is closed."""

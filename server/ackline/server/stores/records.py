@@ -25,7 +25,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ackline.server.stores.errors import StorageFull, StoreFailed, disk_failure
+from ackline.server.stores.errors import (
+    StorageFull,
+    StoreError,
+    StoreFailed,
+    disk_failure,
+)
 from ackline.server.stores.schema import add_functions
 from ackline.server.stores.segments import opened
 
@@ -128,7 +133,10 @@ class Records:
             self._check_open()
             future: asyncio.Future[Any] = self._loop.create_future()
             self._hand_in(_Operation(function=function, future=future, synced=synced))
-            return cast("T", await future)
+            try:
+                return cast("T", await future)
+            finally:
+                del future  # else its exception, with this frame, is in a cycle
 
     @property
     def free(self) -> bool:
@@ -159,7 +167,10 @@ class Records:
         self._handed_in += 1
         self._transact(group)
         _resolve(group)
-        return cast("T", future.result())
+        try:
+            return cast("T", future.result())
+        finally:
+            del future, group
 
     @property
     def waiting(self) -> int:
@@ -339,6 +350,11 @@ def _attempt(connection: sqlite3.Connection, operation: _Operation) -> None:
         operation.result = operation.function(connection)
     except sqlite3.OperationalError:
         raise
+    except StoreError as error:
+        # An answer like any other. Its traceback has the frames of this thread, with
+        # the operation in them: a cycle.
+        operation.error = error.with_traceback(None)
+        connection.execute("ROLLBACK TO operation")
     except Exception as error:  # noqa: BLE001 - the caller gets it
         operation.error = error
         connection.execute("ROLLBACK TO operation")

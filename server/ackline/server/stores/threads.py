@@ -57,10 +57,13 @@ async def settled(future: asyncio.Future[T]) -> T:
             await asyncio.wait([future])
         except asyncio.CancelledError as error:
             cancelled = error
-    if cancelled is not None:
-        future.exception()  # nobody will ask for it now
-        raise cancelled
-    return future.result()
+    try:
+        if cancelled is not None:
+            future.exception()  # nobody will ask for it now
+            raise cancelled
+        return future.result()
+    finally:
+        del future, cancelled  # else an exception, with this frame, is in a cycle
 
 
 async def uninterrupted(coroutine: Coroutine[Any, Any, T]) -> T:
