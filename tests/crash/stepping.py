@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ackline.server.stores import chunks, logs, storage, threads
+from ackline.server.stores import chunks, logs, storage, sync
 from ackline.server.stores.records import Records, _resolve
+from ackline.server.stores.threads import Threads, _made
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from random import Random
+
+    from ackline.server.stores.threads import _Call
 
 __all__ = ["stepping"]
 
@@ -32,8 +34,8 @@ _LATE = 0.3
 def stepping(rng: Random) -> Generator[None]:
     """Let stores that are opened in this block run without threads."""
     with pytest.MonkeyPatch.context() as patch:
-        executor = partial(_Stepper, rng)
-        patch.setattr(threads, "ThreadPoolExecutor", executor)
+        for module in (storage, sync):
+            patch.setattr(module, "Threads", partial(_SteppedThreads, rng))
         patch.setattr(storage, "Records", partial(_SteppedRecords, rng))
         for module in (chunks, logs):
             patch.setattr(module, "secrets", _Secrets(rng))
@@ -51,38 +53,37 @@ class _Secrets:
         return self._rng.randbytes(size).hex()
 
 
-class _Stepper(Executor):
-    def __init__(self, rng: Random, _count: int, **_: str) -> None:
+class _SteppedThreads(Threads):
+    def __init__(self, rng: Random, name: str, _count: int) -> None:
+        super().__init__(name, 0)
         self._rng = rng
-        self._loop = asyncio.get_running_loop()
-        self._jobs: list[tuple[Future[Any], Callable[[], Any]]] = []
+        self._again = asyncio.get_running_loop().call_soon
+        self._jobs: list[_Call] = []
+        self._calls = _Announced(asyncio.get_running_loop(), self._step)
 
-    def submit(  # type: ignore[override]
-        self, function: Callable[[], Any], /
-    ) -> Future[Any]:
-        future: Future[Any] = Future()
-        self._jobs.append((future, function))
-        self._loop.call_soon(self._step)
-        return future
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+    def close(self) -> None:
+        self._take()
         while self._jobs:
-            self._run(0)
+            self._made(0)
+
+    def _take(self) -> None:
+        while not self._calls.empty():
+            call = self._calls.get()
+            assert call is not None
+            self._jobs.append(call)
 
     def _step(self) -> None:
+        self._take()
         if not self._jobs:
             return
         if self._rng.random() < _LATE:
-            self._loop.call_soon(self._step)
+            self._again(self._step)
             return
-        self._run(self._rng.randrange(len(self._jobs)))
+        self._made(self._rng.randrange(len(self._jobs)))
 
-    def _run(self, at: int) -> None:
-        future, function = self._jobs.pop(at)
-        try:
-            future.set_result(function())
-        except Exception as error:  # noqa: BLE001 - whoever waits gets it
-            future.set_exception(error)
+    def _made(self, at: int) -> None:
+        self._results.append(_made(*self._jobs.pop(at)))
+        self._resolve()
 
 
 class _SteppedRecords(Records):
