@@ -94,11 +94,12 @@ class RecordOperations(Operations):
                 await self._change({key: (epoch + 1, token)}, operation)
             case 4 | 5 if numbers:
                 stream = self._rng.choice(numbers)
+                named = session_id, int(stream[2])
                 if self._facts.value(*stream) is None:
-                    ended = sessions.end_stream(session_id, int(stream[2]), _COMPLETED)
+                    ended = sessions.end_streams({named: _COMPLETED})
                     await self._change({stream: _COMPLETED}, ended)
                 else:
-                    released = sessions.delete_streams(session_id, [int(stream[2])])
+                    released = sessions.delete_streams([named])
                     await self._change({stream: GONE}, released)
             case _:
                 number = self._rng.getrandbits(30)

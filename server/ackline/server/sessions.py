@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ackline.server.handler import Handler
     from ackline.server.identities import Identity
     from ackline.server.service import Service
+    from ackline.server.stores.entities import StreamKey
 
 __all__ = ["Session", "Sessions", "hash_token", "opened_before"]
 
@@ -133,6 +134,9 @@ class Sessions:
         # Streams of all sessions of an identity: asked for at each OPEN with a quota.
         self._streams = Counter[str]()
         self._store = service.storage.sessions
+        # What is written down in the next turn of the event loop, together.
+        self._outcomes: dict[StreamKey, bytes] = {}
+        self._forgotten: list[StreamKey] = []
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -257,10 +261,8 @@ class Sessions:
 
     def ended(self, session: Session, stream: Stream, outcome: Outcome) -> None:
         """Record the outcome of a stream, to be told to a client that comes late."""
-        self._background(
-            self._end(session.session_id, stream.id, outcomes.record(outcome)),
-            "record outcome",
-        )
+        self._write_soon()
+        self._outcomes[session.session_id, stream.id] = outcomes.record(outcome)
 
     def forget(
         self,
@@ -301,11 +303,10 @@ class Sessions:
 
     def forget_recorded(self, session: Session, stream_ids: list[int]) -> None:
         """Forget the records of streams."""
+        self._write_soon()
         for stream_id in stream_ids:
             session.recorded.pop(stream_id, None)
-        self._background(
-            self._store.delete_streams(session.session_id, stream_ids), "forget streams"
-        )
+            self._forgotten.append((session.session_id, stream_id))
 
     def end(self, session: Session, why: str) -> None:
         """End a session and release its streams; their histories say why."""
@@ -357,8 +358,19 @@ class Sessions:
                 session.epoch = record.epoch
                 return
 
-    async def _end(self, session_id: str, stream_id: int, outcome: bytes) -> None:
-        await self._store.end_stream(session_id, stream_id, outcome)
+    def _write_soon(self) -> None:
+        if not self._outcomes and not self._forgotten:
+            self._background(self._write(), "record ends of streams")
+
+    async def _write(self) -> None:
+        ended, self._outcomes = self._outcomes, {}
+        forgotten, self._forgotten = self._forgotten, []
+        for stream in forgotten:
+            ended.pop(stream, None)
+        if ended:
+            await self._store.end_streams(ended)
+        if forgotten:
+            await self._store.delete_streams(forgotten)
 
     def _save(self, session: Session) -> None:
         self._background(self._store.save(_record_of(session)), "save session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ChunkFile", "Shared"]
 
+
+_FLAGS = os.O_RDWR | os.O_CREAT
 
 #: Bytes of a write that is worth a call to drop what was written before.
 _LARGE = 2**20
@@ -105,15 +108,31 @@ class ChunkFile:
             shared, handle, owner=owner, algorithm=algorithm, allocated=allocated
         )
 
-    async def allocate(self, size: int) -> bool:
-        """Make sure that `size` bytes will fit; return whether they are reserved.
+    @classmethod
+    async def create(
+        cls, shared: Shared, owner: str, algorithm: str, size: int | None
+    ) -> ChunkFile:
+        """Make the file of a new upload, and room for what is to come.
 
         Raises:
-            StorageFull: They do not fit.
-            StoreFailed: The file system failed.
+            Unsupported: The digest algorithm is not offered here.
+            StorageFull: `size` bytes do not fit, or there is no room for its name.
+            StoreFailed: It cannot be made.
         """
-        handle = self._handle
-        self._allocated = await handle.run(self._allocate, handle.fd, size)
+        running_digest(algorithm, shared.disk.files)
+        path = shared.folder / owner
+        fd, allocated = await shared.disk.run(_created, shared, path, owner, size)
+        return cls(
+            shared,
+            Handle(shared.disk, path, fd),
+            owner=owner,
+            algorithm=algorithm,
+            allocated=allocated,
+        )
+
+    @property
+    def allocated(self) -> bool:
+        """Whether the space for all that is to come is reserved."""
         return self._allocated
 
     async def write(self, data: Buffer, offset: int) -> None:
@@ -224,14 +243,6 @@ class ChunkFile:
             await self._digest.stop()
         await self._handle.close()
 
-    def _allocate(self, fd: int, size: int) -> bool:
-        self._shared.space.require(size, owner=self._owner)
-        if self._shared.in_memory:
-            # It would be as much work as writing, before the first byte may come: 0.3 s
-            # a GiB, a third of an upload. The space is only claimed.
-            return False
-        return size > 0 and self._shared.disk.files.allocate(fd, size)
-
     def _write(self, fd: int, data: Buffer, offset: int) -> None:
         size = memoryview(data).nbytes
         if not self._allocated:
@@ -243,4 +254,28 @@ class ChunkFile:
 
 
 async def _opened(shared: Shared, owner: str) -> Handle:
-    return await Handle.open(shared.disk, shared.folder / owner, os.O_RDWR | os.O_CREAT)
+    return await Handle.open(shared.disk, shared.folder / owner, _FLAGS)
+
+
+def _created(
+    shared: Shared, path: Path, owner: str, size: int | None
+) -> tuple[int, bool]:
+    """Make a file in a thread; return its descriptor, and whether it has its space."""
+    files = shared.disk.files
+    fd = files.open(path, _FLAGS)
+    try:
+        return fd, size is not None and _allocated(shared, fd, owner, size)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what is left goes at the next start
+            files.close(fd)
+            files.unlink(path)
+        raise
+
+
+def _allocated(shared: Shared, fd: int, owner: str, size: int) -> bool:
+    shared.space.require(size, owner=owner)
+    if shared.in_memory:
+        # It would be as much work as writing, before the first byte may come: 0.3 s
+        # a GiB, a third of an upload. The space is only claimed.
+        return False
+    return size > 0 and shared.disk.files.allocate(fd, size)

@@ -336,12 +336,15 @@ class FileChunks:
             shared.space.claim(upload_id, size)
         file: ChunkFile | None = None
         try:
-            file = await ChunkFile.open(shared, upload_id, parameters.digest_algorithm)
-            allocated = size is not None and await file.allocate(size)
+            file = await ChunkFile.create(
+                shared, upload_id, parameters.digest_algorithm, size
+            )
             # Not synced: nothing is promised before a chunk is, and the transaction of
             # a chunk comes after this one.
             await shared.records.run(
-                partial(upload_rows.add_upload, record=record, allocated=allocated),
+                partial(
+                    upload_rows.add_upload, record=record, allocated=file.allocated
+                ),
                 synced=False,
             )
         except BaseException:
@@ -350,7 +353,7 @@ class FileChunks:
                 await file.close()
                 await self._unlink([upload_id])
             raise
-        if allocated:
+        if file.allocated:
             shared.space.release(upload_id)
         upload = FileUpload(shared, record, file)
         self._uploads[upload_id] = upload

@@ -7,7 +7,7 @@ describe what a cluster keeps, so none of them mentions a path or a row.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -30,6 +30,7 @@ __all__ = [
     "RunRecord",
     "SessionRecord",
     "StoredBatch",
+    "StreamKey",
     "StreamRecord",
     "Ticket",
     "UploadParameters",
@@ -327,6 +328,10 @@ class SessionRecord:
     successor_hash: bytes | None
     created: float
     touched: float
+
+
+StreamKey: TypeAlias = tuple[str, int]
+"""A stream of a session: the session's id, and the stream's number in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

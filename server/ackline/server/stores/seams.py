@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from ackline.server.stores.delivery_seam import DeliveryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from typing_extensions import Buffer
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         RunRecord,
         SessionRecord,
         StoredBatch,
+        StreamKey,
         StreamRecord,
         Ticket,
         UploadParameters,
@@ -95,13 +96,11 @@ class SessionStore(Protocol):
         """Return the streams of a session by number."""
         ...
 
-    async def end_stream(
-        self, session_id: str, stream_id: int, outcome: bytes
-    ) -> bytes:
-        """Record an outcome unless there is one; return the one that stands."""
+    async def end_streams(self, outcomes: Mapping[StreamKey, bytes]) -> None:
+        """Record outcomes of streams that are there and have none."""
         ...
 
-    async def delete_streams(self, session_id: str, stream_ids: list[int]) -> None:
+    async def delete_streams(self, streams: Collection[StreamKey]) -> None:
         """Forget streams that were released."""
         ...
 

@@ -10,7 +10,9 @@ from ackline.server.stores.errors import Fenced, NotFound
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Collection, Mapping
 
+    from ackline.server.stores.entities import StreamKey
     from ackline.server.stores.records import Records
 
 __all__ = ["RecordSessions"]
@@ -123,28 +125,13 @@ class RecordSessions:
         """Return the streams of a session by number."""
         return await self._records.run(partial(_streams, session_id=session_id))
 
-    async def end_stream(
-        self, session_id: str, stream_id: int, outcome: bytes
-    ) -> bytes:
-        """Record an outcome unless there is one; return the one that stands.
+    async def end_streams(self, outcomes: Mapping[StreamKey, bytes]) -> None:
+        """Record outcomes of streams that are there and have none."""
+        await self._records.run(partial(_end_streams, outcomes=outcomes))
 
-        Raises:
-            NotFound: There is no such stream.
-        """
-        return await self._records.run(
-            partial(
-                _end_stream,
-                session_id=session_id,
-                stream_id=stream_id,
-                outcome=outcome,
-            )
-        )
-
-    async def delete_streams(self, session_id: str, stream_ids: list[int]) -> None:
+    async def delete_streams(self, streams: Collection[StreamKey]) -> None:
         """Forget streams that were released."""
-        await self._records.run(
-            partial(_delete_streams, session_id=session_id, stream_ids=stream_ids)
-        )
+        await self._records.run(partial(_delete_streams, streams=streams))
 
 
 def _find(connection: sqlite3.Connection, session_id: str) -> SessionRecord | None:
@@ -234,25 +221,21 @@ def _streams(connection: sqlite3.Connection, session_id: str) -> list[StreamReco
     return [_stream(row) for row in rows]
 
 
-def _end_stream(
-    connection: sqlite3.Connection, session_id: str, stream_id: int, outcome: bytes
-) -> bytes:
-    row = connection.execute(
-        "UPDATE streams SET outcome = coalesce(outcome, ?)"
-        " WHERE session_id = ? AND stream_id = ? RETURNING outcome",
-        (outcome, session_id, stream_id),
-    ).fetchone()
-    if row is None:
-        raise NotFound("stream", f"{session_id}/{stream_id}")
-    return bytes(row[0])
+def _end_streams(
+    connection: sqlite3.Connection, outcomes: Mapping[StreamKey, bytes]
+) -> None:
+    connection.executemany(
+        "UPDATE streams SET outcome = ?"
+        " WHERE session_id = ? AND stream_id = ? AND outcome IS NULL",
+        [(outcome, *stream) for stream, outcome in outcomes.items()],
+    )
 
 
 def _delete_streams(
-    connection: sqlite3.Connection, session_id: str, stream_ids: list[int]
+    connection: sqlite3.Connection, streams: Collection[StreamKey]
 ) -> None:
     connection.executemany(
-        "DELETE FROM streams WHERE session_id = ? AND stream_id = ?",
-        [(session_id, stream_id) for stream_id in stream_ids],
+        "DELETE FROM streams WHERE session_id = ? AND stream_id = ?", streams
     )
 
 
