@@ -21,6 +21,12 @@ MEMORY_SLACK = 24 * 2**20
 FILES_SLACK = 24
 """What may be in use more at the end than at the beginning: load is random."""
 
+FULL = 600.0
+"""Seconds after which what is kept on purpose (histories, caches) is nearly full."""
+
+FLAT = 1.06
+"""From then on, the last third of a life to the third before, at most."""
+
 
 @dataclass
 class Life:
@@ -60,6 +66,11 @@ class Life:
             first, last, _ = self.change(what)
             if last > first * 1.2 + slack:
                 found.append(f"{name} grew from {first:,.0f} to {last:,.0f}")
+        third = len(self.points) // 3
+        before = mean(each[1] for each in self.points[third:-third])
+        last = mean(each[1] for each in self.points[-third:])
+        if self.points[-1][0] >= FULL and last > before * FLAT:
+            found.append(f"memory still grows, from {before:,.0f} to {last:,.0f}")
         return found
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.soak.__main__ import Soak
 from tests.soak.account import Account
+from tests.soak.health import Life
 from tests.soak.journal import Journal
 
 if TYPE_CHECKING:
@@ -46,3 +49,19 @@ def test_what_is_missing_is_found(tmp_path: Path) -> None:
         "the sums of a run differ",
         "a did not stop",
     ]
+
+
+@pytest.mark.parametrize(
+    ("course", "grows"),
+    [
+        ([44, 83, 95, 97, 100, 102, 102, 102, 106, 106], False),
+        ([46, 94, 98, 105, 108, 115, 120, 123, 125, 130], True),
+    ],
+)
+def test_a_server_that_grows_for_minutes_is_found(
+    course: list[int], *, grows: bool
+) -> None:
+    # Of the soaks before and after its garbage was collected, in MiB.
+    seconds = range(0, 1000, 5)
+    points = [(float(at), course[at // 100] * 2**20, 33) for at in seconds]
+    assert bool(Life(0.0, points).faults()) is grows
