@@ -36,8 +36,12 @@ async def tokens(rate: float, size: int, seconds: float) -> AsyncIterator[bytes]
 
 @server.source("idle")
 async def idle() -> AsyncIterator[bytes]:
-    """Yield nothing, and do not end."""
-    await asyncio.Event().wait()
+    """Yield nothing, and do not end.
+
+    It waits with the least there is: an `asyncio.Event` of its own, or a sleep, would
+    be 1.4 KB of the program's, beside what is measured.
+    """
+    await asyncio.get_running_loop().create_future()
     yield b""
 
 

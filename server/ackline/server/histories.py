@@ -38,20 +38,18 @@ MOST_TEXT = 300
 """Characters of an entry."""
 
 
-class _History:
-    """The entries of one thing.
+class _History(list[str]):
+    """The entries of one thing, the oldest first: a run's are a tenth of its memory.
 
     Attributes:
-        entries: the oldest first.
         whole: whether what is on the disk is among them.
         saved: whether something is on the disk.
         changed: whether it is older than this.
     """
 
-    __slots__ = ("changed", "entries", "saved", "whole")
+    __slots__ = ("changed", "saved", "whole")
 
     def __init__(self) -> None:
-        self.entries: list[str] = []
         self.whole = False
         self.saved = False
         self.changed = False
@@ -93,9 +91,9 @@ class Histories:
             over: it has ended well; if nothing is written so far, nothing will be.
         """
         history = self._history(resource)
-        history.entries.append(entry(text))
-        if len(history.entries) > FIRST + LAST:
-            del history.entries[FIRST]
+        history.append(entry(text))
+        if len(history) > FIRST + LAST:
+            del history[FIRST]
         if not lasting:
             return
         if over and history.whole and not history.saved:
@@ -117,7 +115,7 @@ class Histories:
         if history is None:
             return await self._store.load(resource)
         await self._complete(resource, history)
-        return list(history.entries)
+        return list(history)
 
     async def save(self) -> None:
         """Write down what outlives the process and was not.
@@ -138,7 +136,7 @@ class Histories:
         try:
             for resource, history in changed.items():
                 await self._complete(resource, history)
-            entries = {name: list(each.entries) for name, each in changed.items()}
+            entries = {name: list(each) for name, each in changed.items()}
             for history in changed.values():
                 history.changed, history.saved = False, True
             await self._store.save(entries, time.time())
@@ -176,8 +174,8 @@ class Histories:
         earlier = await self._store.load(resource)
         if not history.whole:
             history.whole, history.saved = True, bool(earlier)
-            history.entries[:0] = earlier
-            del history.entries[FIRST:-LAST]
+            history[:0] = earlier
+            del history[FIRST:-LAST]
 
 
 def entry(text: str) -> str:
