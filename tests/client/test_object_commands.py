@@ -48,6 +48,35 @@ async def test_versions_and_metadata_are_shown(
     assert file.read_text() == "one"
 
 
+async def test_options_may_stand_between_and_behind_the_words(
+    server: ServerProcess, tmp_path: Path, name: str
+) -> None:
+    copy = tmp_path / "copy"
+    for text in ("one", "other"):
+        (tmp_path / "file").write_text(text)
+        done = await command(
+            *("upload", "--existing=version", f"--server={server.url}", "--"),
+            *(str(tmp_path / "file"), f"-{name}"),
+            folder=tmp_path,
+        )
+        assert done.code == 0, done.errors
+    done = await command(
+        *("upload", str(tmp_path / "file"), "--quiet", name),
+        f"--server={server.url}",
+        folder=tmp_path,
+    )
+    assert done.code == 0, done.errors
+    done = await command(
+        *("fetch", name, "--version", "1", str(copy), f"--server={server.url}"),
+        folder=tmp_path,
+    )
+    assert done.code == 0, done.errors
+    assert copy.read_text() == "other"
+    done = await command("fetch", name, "copy", "--quiet", "more", folder=tmp_path)
+    assert done.code == 2
+    assert "unrecognized arguments: more" in done.errors
+
+
 async def test_a_range_has_the_digest_of_what_was_fetched(
     server: ServerProcess, tmp_path: Path, name: str
 ) -> None:

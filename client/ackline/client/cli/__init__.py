@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ackline.aio import hold_standard_files
 from ackline.client.addresses import DEFAULT_URL
@@ -77,7 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--version", action="version", version=f"ackline {version('ackline')}"
     )
     _common(parser, defaults=True)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        metavar="COMMAND", required=True, parser_class=_CommandParser
+    )
     for module in COMMANDS:
         command = commands.add_parser(
             module.NAME,
@@ -92,6 +94,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     arguments.invocation = list(sys.argv[1:] if argv is None else argv)
     return run(arguments)
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """A parser of one command line, with options also between and behind its words.
+
+    Argparse alone refuses FILE in `fetch NAME --version 1 FILE` where FILE may be
+    left out: with NAME, it takes it for left out.
+    """
+
+    _intermixed = False
+
+    def parse_known_args(
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Take the options first, then the words; that calls this for each.
+
+        Whoever says where the words begin (`--`) has put the options before them.
+        """
+        if self._intermixed or "--" in args:
+            return super().parse_known_args(args, namespace)
+        self._intermixed = True
+        return self.parse_known_intermixed_args(args, namespace)
 
 
 def _common(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
