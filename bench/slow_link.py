@@ -1,11 +1,12 @@
-"""What lies between server and client: the loopback, or a slow link.
+"""What lies between server and client: the loopback, a slow link, or a far one.
 
 The slow link joins two network namespaces with a TUN device in each, so that on both
 sides TCP is the kernel's own. A thread carries the packets from one to the other, as
 netem would in a kernel that has it: `SLOW_RATE` each way, `SLOW_DELAY` on the way to
 the client and none back, and a queue of one bandwidth-delay product, which drops what
 does not fit. This takes root and /dev/net/tun. Elsewhere `tests.link` forwards the
-bytes, and its socket buffers are the queue.
+bytes, and its socket buffers are the queue. The far link is `tests.link` anywhere, with
+`FAR_DELAY` each way and no limit.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import time
 from collections import deque
 from fcntl import ioctl
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from msgspec.structs import replace
 
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
 
     from bench.peer import Address
 
-__all__ = ["SLOW_DELAY", "SLOW_RATE", "Between", "between", "received"]
+__all__ = ["FAR_DELAY", "SLOW_DELAY", "SLOW_RATE", "Between", "between", "received"]
 
 SLOW_RATE = 50e6 / 8
 """Bytes a second, IP and TCP headers included."""
 SLOW_DELAY = 0.020
+FAR_DELAY = 0.010
 QUEUE = int(SLOW_RATE * SLOW_DELAY)
 DEVICE = "slow"
 HOSTS = {"server": "10.83.71.1", "client": "10.83.71.2"}
@@ -67,18 +69,19 @@ def between(link: str) -> Iterator[Between]:
     """Make what is between server and client, and remove it at the end.
 
     Args:
-        link: `loopback` or `slow`.
+        link: `loopback`, `slow` or `far`.
     """
     with contextlib.ExitStack() as stack:
         found: Between
         if link == "loopback":
             found = _Loopback()
+        elif link == "far":
+            found = stack.enter_context(_Forwarder("--both", f"latency={FAR_DELAY}"))
         else:
             try:
                 found = stack.enter_context(_namespaces())
             except (OSError, subprocess.CalledProcessError):
-                found = _Forwarder()
-                stack.callback(found.close)
+                found = stack.enter_context(_Forwarder(*_slow()))
         yield found
 
 
@@ -100,21 +103,27 @@ class _Loopback:
 
 
 class _Forwarder(_Loopback):
-    """`tests.link` as a process."""
+    """`tests.link` as a process.
 
-    def __init__(self) -> None:
+    Args:
+        arguments: what the link does.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        self._arguments = arguments
         self._process: subprocess.Popen[str] | None = None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.communicate()
+
     def reach(self, address: Address) -> Address:
-        way = f"bandwidth={SLOW_RATE:.0f}"
         command = [sys.executable, "-m", "tests.link", "--listen=127.0.0.1:0"]
-        command += [f"--to={address.host}:{address.port}", "--both", way]
-        command += ["--to-client", f"latency={SLOW_DELAY}"]
-        # What is on its way, and the queue: in the link's memory and in its sockets.
-        command += [
-            f"--in-flight={QUEUE + QUEUE // 2}",
-            f"--socket-buffer={QUEUE // 4}",
-        ]
+        command += [f"--to={address.host}:{address.port}", *self._arguments]
         self._process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -125,10 +134,15 @@ class _Forwarder(_Loopback):
         port = int(self._process.stdout.readline().rpartition(":")[2])
         return replace(address, port=port)
 
-    def close(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.communicate()
+
+def _slow() -> list[str]:
+    return [
+        *("--both", f"bandwidth={SLOW_RATE:.0f}"),
+        *("--to-client", f"latency={SLOW_DELAY}"),
+        # What is on its way, and the queue: in the link's memory and in its sockets.
+        f"--in-flight={QUEUE + QUEUE // 2}",
+        f"--socket-buffer={QUEUE // 4}",
+    ]
 
 
 class _Namespaces:

@@ -9,6 +9,7 @@ from msgspec import Struct
 __all__ = [
     "Fanout",
     "Fetch",
+    "Folder",
     "Idle",
     "Many",
     "Mixed",
@@ -21,7 +22,7 @@ __all__ = [
     "size_text",
 ]
 
-Folder = Literal["memory", "disk"]
+Medium = Literal["memory", "disk"]
 Durability = Literal["written", "synced"]
 
 _UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
@@ -40,7 +41,7 @@ class Upload(Struct, frozen=True, kw_only=True, tag=True):
 
     size: int = 1 << 30
     chunk_size: int = 4 << 20
-    folder: Folder = "memory"
+    folder: Medium = "memory"
     durability: Durability = "written"
     digest: Literal["crc32c", "sha256", "blake3"] = "crc32c"
     tls: bool = False
@@ -59,12 +60,33 @@ class Fetch(Struct, frozen=True, kw_only=True, tag=True):
 
     size: int = 1 << 30
     chunk_size: int = 4 << 20
-    folder: Folder = "memory"
+    folder: Medium = "memory"
 
     @property
     def variant(self) -> str:
         """Return what sets this measurement apart from others of its workload."""
         return self.folder + _scaled(self.chunk_size, 4 << 20, "chunks")
+
+
+class Folder(Struct, frozen=True, kw_only=True, tag=True):
+    """`files` files of `size` bytes as one folder, and some of them one by one.
+
+    Attributes:
+        one_by_one: how many of them go by themselves, each after the one before.
+        link: `far` has 10 ms of delay each way.
+        folder: where the server keeps them.
+    """
+
+    files: int = 1_000
+    size: int = 1_024
+    one_by_one: int = 200
+    link: Literal["loopback", "far"] = "far"
+    folder: Medium = "disk"
+
+    @property
+    def variant(self) -> str:
+        """Return what sets this measurement apart from others of its workload."""
+        return f"{self.files} files of {self.size} B, {self.folder}, {self.link}"
 
 
 class Subscribe(Struct, frozen=True, kw_only=True, tag=True):
@@ -206,7 +228,17 @@ class Start(Struct, frozen=True, kw_only=True, tag=True):
 
 
 Spec: TypeAlias = (
-    Upload | Fetch | Subscribe | Publish | Many | Fanout | Mixed | Idle | Resume | Start
+    Upload
+    | Fetch
+    | Folder
+    | Subscribe
+    | Publish
+    | Many
+    | Fanout
+    | Mixed
+    | Idle
+    | Resume
+    | Start
 )
 
 

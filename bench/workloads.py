@@ -11,6 +11,7 @@ from bench.slow_link import SLOW_DELAY
 from bench.specs import (
     Fanout,
     Fetch,
+    Folder,
     Idle,
     Many,
     Mixed,
@@ -38,6 +39,7 @@ WORKLOADS: Mapping[str, tuple[Spec, ...]] = {
         Upload(digest="blake3"),
     ),
     "fetch": (Fetch(), Fetch(folder="disk")),
+    "folder": (Folder(), Folder(link="loopback")),
     "subscribe": (Subscribe(),),
     "publish": (Publish(),),
     "many": (
@@ -68,6 +70,7 @@ HEADLINES: tuple[Spec, ...] = (
     Upload(),
     Upload(folder="disk", durability="synced"),
     Fetch(),
+    Folder(),
     Subscribe(),
     Publish(),
     Many(seconds=3.0),
@@ -157,6 +160,9 @@ TARGETS = (
         workload="upload", variant=Upload(tls=True).variant, peer="raw", factor=0.85
     ),
     Target(workload="fetch", peer="raw-crc", factor=0.90),
+    Target(
+        workload="folder", variant=Folder().variant, figure="times_faster", factor=10.0
+    ),
     Target(workload="start", figure="import_ms", factor=150.0, least=False),
     Target(workload="start", figure="start_ms", factor=400.0, least=False),
     *(

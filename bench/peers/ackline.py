@@ -14,6 +14,7 @@ from bench.certificates import client_context, make_certificate
 from bench.data import bodies, crc_of, cycle
 from bench.latency import Latencies
 from bench.peer import Address, Job, Measured, Peer, Ready, check
+from bench.peers.ackline_folder import folder
 from bench.peers.ackline_idle import idle, start
 from bench.peers.ackline_resume import resume
 from bench.peers.ackline_streams import fanout, many
@@ -21,6 +22,7 @@ from bench.slow_link import SLOW_RATE, received
 from bench.specs import (
     Fanout,
     Fetch,
+    Folder,
     Idle,
     Many,
     Mixed,
@@ -46,6 +48,7 @@ peer = Peer(
     tls=True,
 )
 
+peer.client(Folder)(folder)
 peer.client(Many)(many)
 peer.client(Fanout)(fanout)
 peer.client(Resume)(resume)
@@ -58,7 +61,7 @@ WARM_UP = 4 << 20
 
 
 @peer.server(
-    Upload, Fetch, Subscribe, Publish, Many, Fanout, Mixed, Idle, Resume, Start
+    Upload, Fetch, Folder, Subscribe, Publish, Many, Fanout, Mixed, Idle, Resume, Start
 )
 async def serve(spec: Spec, job: Job, ready: Ready) -> None:
     """Run `ackline-server`."""

@@ -15,8 +15,9 @@ from tests.crash.facts import GONE, UploadFacts, Violation
 from tests.crash.operations import Operations
 
 if TYPE_CHECKING:
+    from ackline.server.stores.entities import ObjectRecord
     from ackline.server.stores.seams import Upload
-    from tests.crash.facts import Key
+    from tests.crash.facts import Change, Key
 
 __all__ = ["ObjectOperations"]
 
@@ -32,22 +33,9 @@ class ObjectOperations(Operations):
     """Uploads, commits, deletes, retention, sinks."""
 
     async def _new_upload(self) -> None:
-        rng = self._rng
-        of = UploadFacts(
-            name=rng.choice(_NAMES),
-            data=rng.randbytes(rng.choice((0, 700, 2000, 5000))),
-            chunk_size=1024,
-            synced=rng.random() < 0.8,
-            sinks=tuple(sink for sink in _SINKS if rng.random() < 0.5),
-        )
-        parameters = UploadParameters(
-            identity="alice",
-            name=of.name,
-            chunk_size=of.chunk_size,
-            total_size=len(of.data) if rng.random() < 0.7 else None,
-            digest_algorithm=rng.choice(("crc32c", "sha256")),
-            existing=rng.choice((Existing.REPLACE, Existing.ADD_VERSION)),
-            durability=Durability.SYNCED if of.synced else Durability.WRITTEN,
+        of = self._some_upload()
+        parameters = self._parameters(
+            of, digest_algorithm=self._rng.choice(("crc32c", "sha256"))
         )
         with self._only(("new",), shared=True) as free:
             if not free:
@@ -61,6 +49,73 @@ class ObjectOperations(Operations):
                 upload_id = upload.record.upload_id
                 self._facts.uploads[upload_id] = of
                 self._facts.values["outcome", upload_id] = None
+
+    def _some_upload(self) -> UploadFacts:
+        rng = self._rng
+        return UploadFacts(
+            name=rng.choice(_NAMES),
+            data=rng.randbytes(rng.choice((0, 700, 2000, 5000))),
+            chunk_size=1024,
+            synced=rng.random() < 0.8,
+            sinks=tuple(sink for sink in _SINKS if rng.random() < 0.5),
+        )
+
+    def _parameters(
+        self, of: UploadFacts, *, digest_algorithm: str = "crc32c"
+    ) -> UploadParameters:
+        rng = self._rng
+        return UploadParameters(
+            identity="alice",
+            name=of.name,
+            chunk_size=of.chunk_size,
+            total_size=len(of.data) if rng.random() < 0.7 else None,
+            digest_algorithm=digest_algorithm,
+            existing=rng.choice((Existing.REPLACE, Existing.ADD_VERSION)),
+            durability=Durability.SYNCED if of.synced else Durability.WRITTEN,
+        )
+
+    async def _put_object(self) -> None:
+        """Make an object in one step. Its id is known when it is about to be made."""
+        of = self._some_upload()
+        parameters = self._parameters(of)
+        key = "object", of.name
+        asked: list[Change] = []
+        with self._only(key) as free:
+            if not free:
+                return
+            kept = self._kept(of.name, parameters.existing)
+
+            def outcome(made: ObjectRecord) -> bytes:
+                if self.alive and not asked:
+                    self._facts.uploads[made.object_id] = of
+                    values: dict[Key, object] = {
+                        ("outcome", made.object_id): _COMPLETED,
+                        key: (*kept, made.object_id),
+                    }
+                    asked.append(self._facts.ask(values))
+                return _COMPLETED
+
+            chunks = [of.chunk(index) for index in range(of.count)]
+            try:
+                await self._storage.chunks.put(
+                    parameters,
+                    [(chunk, crc32c(chunk)) for chunk in chunks],
+                    len(of.data),
+                    outcome=outcome,
+                    crc=crc32c(of.data),
+                    sinks=of.sinks,
+                )
+            except (StorageFull, StoreFailed) as error:
+                await self._failed(error, *asked)
+                return
+            if self.alive:
+                self._facts.answer(*asked)
+
+    def _kept(self, name: str, existing: Existing) -> tuple[object, ...]:
+        """Return the versions that stay when another one comes."""
+        before = self._facts.value("object", name)
+        kept: tuple[object, ...] = before if isinstance(before, tuple) else ()
+        return kept[:-1] if existing is Existing.REPLACE else kept
 
     def _open_upload(self) -> tuple[str, UploadFacts] | None:
         opened = [
@@ -136,10 +191,7 @@ class ObjectOperations(Operations):
             upload = await self._load(upload_id)
             if upload.position < of.count:  # not synced, and lost
                 return
-            before = self._facts.value("object", of.name)
-            kept: tuple[object, ...] = before if isinstance(before, tuple) else ()
-            if upload.record.parameters.existing is Existing.REPLACE:
-                kept = kept[:-1]
+            kept = self._kept(of.name, upload.record.parameters.existing)
             await self._change(
                 {keys[0]: _COMPLETED, keys[1]: (*kept, upload_id)},
                 upload.commit(

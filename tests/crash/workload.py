@@ -88,6 +88,7 @@ class Workload(ObjectOperations, LogOperations, RecordOperations):
             self._new_upload: 4,
             self._store_chunk: 16,
             self._commit: 4,
+            self._put_object: 3,
             self._abort: 1,
             self._delete_object: 1,
             self._discard_object: 1,

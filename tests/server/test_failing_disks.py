@@ -124,6 +124,38 @@ async def test_a_failed_sync_promises_nothing_that_is_not_there(
         assert b"".join(down.chunks[n] for n in sorted(down.chunks)) == DATA
 
 
+@pytest.mark.parametrize("failing", ["pwritev", "fdatasync", "sync_directory"])
+async def test_a_small_upload_is_refused_until_the_disk_is_back(
+    start: Starter, files: FaultyFiles, failing: str
+) -> None:
+    async with start() as serving, Peer(serving.port) as peer:
+        files.fail[failing] = errno.EIO
+        refused = (await _small(peer).refused()).message
+        assert refused.code == Code.STORAGE_FAILED
+        assert refused.retry_after > 0
+        files.fail.clear()
+        outcome = await _small(peer).ended()
+        assert outcome.outcome is OutcomeKind.COMPLETED
+
+
+async def test_a_small_upload_is_refused_until_it_can_be_recorded(
+    start: Starter, records: type[FaultyRecords]
+) -> None:
+    async with start() as serving, Peer(serving.port) as peer:
+        await peer.upload("first", b"x").ended()
+        records.error = sqlite3.SQLITE_IOERR_FSYNC
+        assert (await _small(peer).refused()).message.code == Code.STORAGE_FAILED
+        records.error = None
+        outcome = await _small(peer).ended()
+        assert outcome.outcome is OutcomeKind.COMPLETED
+        assert outcome.object is not None
+        assert outcome.object.version == 1
+
+
+def _small(peer: Peer) -> Work:
+    return peer.upload("a", b"hello", key="k", early=True)
+
+
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("call", ["pwritev", "fdatasync"])
 async def test_a_publisher_goes_on_when_the_disk_does(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +19,7 @@ from ackline.proto.messages import (
     Status,
     StatusReport,
 )
+from ackline.server.stores.chunks import FileChunks
 from tests.server.peer import Peer, Work
 
 if TYPE_CHECKING:
@@ -68,6 +69,90 @@ async def test_a_tiny_file_is_sent_without_waiting_for_the_answer(start: Start) 
     async with start() as serving, Peer(serving.port) as peer:
         up = peer.upload("tiny", b"hello", early=True)
         assert (await up.ended()).outcome is OutcomeKind.COMPLETED
+
+
+def put_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that gets the name of each object made in one step."""
+    made: list[str] = []
+    put = FileChunks.put
+
+    async def noted(
+        self: FileChunks, parameters: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        record = await put(self, parameters, *args, **kwargs)
+        made.append(parameters.name)
+        return record
+
+    monkeypatch.setattr(FileChunks, "put", noted)
+    return made
+
+
+@pytest.mark.parametrize("size", [0, 1, 1024, 2500])
+@pytest.mark.parametrize("known", [True, False])
+async def test_what_is_there_before_it_is_opened_is_made_in_one_step(
+    start: Start, size: int, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, made = os.urandom(size), put_calls(monkeypatch)
+    async with start() as serving, Peer(serving.port) as peer:
+        up = peer.upload(
+            "a",
+            data,
+            key="k",
+            early=True,
+            chunk_size=1024,
+            size=size if known else None,
+            parameters={"colour": "red"},
+        )
+        outcome = await up.ended()
+        assert made == ["a"]
+        assert outcome.outcome is OutcomeKind.COMPLETED
+        assert outcome.object is not None
+        assert (outcome.object.size, outcome.object.crc) == (size, crc32c(data))
+        assert outcome.object.metadata == {"colour": "red"}
+        opened = (await up.opened()).message
+        assert not opened.existing
+        assert opened.standing.position == 0
+        assert opened.id == f"uploads/{outcome.object.object_id}"
+        again = peer.upload(
+            "a",
+            data,
+            key="k",
+            chunk_size=1024,
+            size=size if known else None,
+            parameters={"colour": "red"},
+        )
+        assert (await again.opened()).message.existing
+        assert await again.ended() == outcome
+        down = peer.fetch("a")
+        await down.ended()
+        assert content(down) == data
+
+
+async def test_what_has_no_key_is_opened_before_it_is_stored(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = put_calls(monkeypatch)
+    async with start() as serving, Peer(serving.port) as peer:
+        outcome = await peer.upload("a", b"hello", early=True).ended()
+        assert outcome.outcome is OutcomeKind.COMPLETED
+        digest = await peer.upload(
+            "b", b"hello", early=True, key="k", algorithm="sha256"
+        ).ended()
+        assert digest.outcome is OutcomeKind.COMPLETED
+    assert made == []
+
+
+async def test_what_is_there_at_once_and_not_as_stated_fails(
+    start: Start, tmp_path: Path
+) -> None:
+    async with start() as serving, Peer(serving.port) as peer:
+        up = peer.upload(
+            "a", b"hello", early=True, key="k", digest=(7).to_bytes(4, "big")
+        )
+        outcome = await up.ended()
+        assert outcome.outcome is OutcomeKind.FAILED
+        assert outcome.code == Code.DIGEST_MISMATCH
+    assert object_files(tmp_path) == []
 
 
 async def test_an_ended_key_answers_with_its_outcome(start: Start) -> None:

@@ -111,6 +111,15 @@ class ChunkReceiver(Receiver):
         for notice in early:
             self._hand_over(notice)
 
+    def came_whole(self) -> list[ChunkReceived] | None:
+        """Server: return all chunks, in order, if they and END came before OPENED."""
+        count = self.end_number
+        if self.end is None or self.end.intent != Intent.COMPLETED or self.ready:
+            return None
+        early = sorted(self._early, key=lambda notice: notice.index)
+        whole = len(early) == count and all(n.index == i for i, n in enumerate(early))
+        return early if whole else None
+
     def restore_held(self, index: int, size: int, crc: int) -> None:
         """Say which bytes of an incomplete chunk are on disk."""
         self._held = (index, size, crc)

@@ -21,10 +21,12 @@ from ackline.server.stores.errors import (
 )
 
 if TYPE_CHECKING:
-    from ackline.server.stores.entities import ObjectRecord
+    from collections.abc import Callable
+
+    from ackline.server.stores.entities import ObjectRecord, UploadParameters
     from ackline.server.uploads import UploadHandler
 
-__all__ = ["commit_upload"]
+__all__ = ["commit_upload", "put_upload"]
 
 log = logging.getLogger(__name__)
 
@@ -52,21 +54,61 @@ async def commit_upload(handler: UploadHandler) -> None:
         await asyncio.sleep(RETRY_SECONDS)
 
 
+async def put_upload(
+    handler: UploadHandler, of: UploadParameters, *, room: float
+) -> bool:
+    """Commit an upload that came whole, its END included, before it was opened.
+
+    Args:
+        handler: of a new upload.
+        of: its parameters.
+        room: bytes it may have.
+
+    Returns:
+        False if it did not, or is not what the client states: then it is opened first.
+        Also if it has no key: a client that does not hear of it could not find it.
+
+    Raises:
+        StoreError: as `ChunkStore.put`.
+    """
+    stream, receiver, service = handler.stream, handler.receiver, handler.service
+    whole, end = receiver.came_whole(), receiver.end
+    if whole is None or end is None or not of.key or end.size > room:
+        return False
+    if of.digest_algorithm != "crc32c":
+        return False
+    if stream.cancelling or stream.released:
+        return False
+    try:
+        handler.made = await service.chunks.put(
+            of,
+            [(notice.data, notice.crc) for notice in whole],
+            end.size,
+            outcome=_completed(handler),
+            crc=end.crc,
+            digest=end.digest,
+            sinks=service.deliveries.takers(of.name),
+        )
+    except (ValueError, SizeMismatch, DigestMismatch):
+        return False
+    _committed(handler, handler.made.upload_id)
+    return True
+
+
 async def _try(handler: UploadHandler) -> None:
     upload, receiver, service = handler.upload, handler.receiver, handler.service
-    end, number = receiver.end, receiver.end_number
+    if handler.made is not None and handler.made.outcome is not None:
+        receiver.end_stored()
+        handler.decide(outcomes.load(handler.made.outcome))
+        return
+    end = receiver.end
     assert upload is not None
     assert end is not None
-    assert number is not None
-
-    def outcome(stored: ObjectRecord) -> bytes:
-        return outcomes.record(outcomes.completed(number, outcomes.wire_object(stored)))
-
     try:
         stored = await upload.commit(
             end.size,
             epoch=handler.epoch,
-            outcome=outcome,
+            outcome=_completed(handler),
             crc=end.crc,
             digest=end.digest,
             sinks=service.deliveries.takers(handler.resource.name),
@@ -82,5 +124,20 @@ async def _try(handler: UploadHandler) -> None:
         record = upload.record.outcome
         assert record is not None
         handler.decide(outcomes.load(record))
-        service.traces.committed(stored.object_id, handler.trace)
-        service.deliveries.committed(stored.name)
+        _committed(handler, stored.object_id)
+
+
+def _completed(handler: UploadHandler) -> Callable[[ObjectRecord], bytes]:
+    """Return what makes the outcome of the object as it is stored."""
+    number = handler.receiver.end_number
+    assert number is not None
+
+    def outcome(stored: ObjectRecord) -> bytes:
+        return outcomes.record(outcomes.completed(number, outcomes.wire_object(stored)))
+
+    return outcome
+
+
+def _committed(handler: UploadHandler, object_id: str) -> None:
+    handler.service.traces.committed(object_id, handler.trace)
+    handler.service.deliveries.committed(handler.resource.name)

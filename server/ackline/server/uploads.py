@@ -21,7 +21,7 @@ from ackline.proto.messages import (
 )
 from ackline.proto.notices import ChunkParked, ChunkReceived, EndReceived
 from ackline.server import outcomes
-from ackline.server.commits import commit_upload
+from ackline.server.commits import commit_upload, put_upload
 from ackline.server.handler import Answer, Handler
 from ackline.server.quotas import room_left
 from ackline.server.refusals import RETRY_SECONDS, Refusal
@@ -65,6 +65,7 @@ class UploadHandler(Handler):
 
     Attributes:
         upload: the store's side, once prepared.
+        made: in its place, what came whole and is committed.
         epoch: what this stream is admitted with there.
         trouble: why the disk takes nothing at the moment, or None.
     """
@@ -77,6 +78,8 @@ class UploadHandler(Handler):
         assert isinstance(detail, UploadDetail)
         self.detail = detail
         self.upload: Upload | None = None
+        self.made: UploadRecord | None = None
+        self._begun = 0.0
         self._existing = False
         self._room = math.inf
         self.epoch = 0
@@ -217,7 +220,7 @@ class UploadHandler(Handler):
                 text = f"the quota of {self.session.identity} has no room for more"
                 self.fail_soon(Code.QUOTA_EXCEEDED, text)
             case ChunkReceived():
-                begun = time.perf_counter()
+                begun = self._begun if self.made else time.perf_counter()
                 if not self._store_now(notice, begun):
                     self._store_soon(self._store(notice, begun), "store")
             case ChunkParked():
@@ -311,6 +314,11 @@ class UploadHandler(Handler):
         else:
             self._existing = False
             self._room = await self._room_for(of)
+            self._begun = time.perf_counter()
+            if await put_upload(self, of, room=self._room):
+                assert self.made is not None
+                self._identify(self.made)
+                return True
             self.upload = await self.service.chunks.create(of)
             self.epoch = self.upload.record.epoch
         self._own()
@@ -394,7 +402,9 @@ class UploadHandler(Handler):
 
     def _restore(self) -> None:
         upload, receiver = self.upload, self.receiver
-        assert upload is not None
+        if upload is None:  # it came whole
+            receiver.restore({})
+            return
         if self._held is not None:
             receiver.restore_held(*self._held)
         known = {
@@ -456,10 +466,12 @@ class UploadHandler(Handler):
     def _store_now(self, notice: ChunkReceived, begun: float) -> bool:
         """Store a chunk that is written, if nothing is to be waited for."""
         upload = self.upload
-        if notice.data or upload is None:
-            return False
-        if not upload.store_now(
-            notice.index, notice.crc, epoch=self.epoch, length=notice.length
+        if self.made is None and (
+            notice.data
+            or upload is None
+            or not upload.store_now(
+                notice.index, notice.crc, epoch=self.epoch, length=notice.length
+            )
         ):
             return False
         self._stored(notice, begun)

@@ -6,21 +6,26 @@ import hashlib
 import os
 import threading
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ackline.proto.checksums import crc32c
 from ackline.proto.values import Existing
+from ackline.server.stores import upload_rows
 from ackline.server.stores.errors import (
     AlreadyExists,
     Corrupt,
+    DigestMismatch,
     Ended,
     NotFound,
+    SizeMismatch,
     StorageFull,
     StoreFailed,
     Unsupported,
 )
+from ackline.server.stores.records import Records
 from ackline.server.stores.storage import Storage, StorageOptions
 from tests.server.stores.support import (
     CHUNK,
@@ -37,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from ackline.server.stores.entities import ObjectRecord
+    from ackline.server.stores.entities import ObjectRecord, UploadRecord
     from ackline.server.stores.seams import ChunkStore
     from tests.server.stores.support import FaultyFiles
 
@@ -521,3 +526,122 @@ async def test_file_that_cannot_be_deleted_is_a_leftover(
     async with Storage.open(data, OPTIONS, clock=clock) as storage:
         assert storage.stats.leftovers == 1
         assert folder(tmp_path) == set()
+
+
+async def add_whole(
+    chunks: ChunkStore, data: bytes, name: str = "video.mp4", **changes: Any
+) -> UploadRecord:
+    """Make an object in one step."""
+    return await chunks.put(
+        parameters(name, **changes),
+        [(each, crc32c(each)) for each in pieces(data)],
+        len(data),
+        outcome=outcome,
+        crc=crc32c(data),
+    )
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK])
+@pytest.mark.parametrize("known", [True, False])
+async def test_whole_object_is_as_one_that_came_in_pieces(
+    chunks: ChunkStore, size: int, known: bool
+) -> None:
+    data = os.urandom(size)
+    total = size if known else None
+    upload = await add_whole(chunks, data, total_size=total, key="k", metadata=b"m")
+    there = await chunks.object("video.mp4")
+    other = await add(chunks, data, "other", total_size=total, metadata=b"m")
+    assert there == replace(other, name="video.mp4", object_id=upload.upload_id)
+    assert await content(chunks, upload.upload_id) == data
+    assert await chunks.chunk_crcs(upload.upload_id) == await chunks.chunk_crcs(
+        other.object_id
+    )
+    assert await chunks.find(IDENTITY, "video.mp4", "k") == upload
+    assert upload.outcome == f"video.mp4 1 {size}".encode()
+    assert await chunks.upload(upload.upload_id) == upload
+
+
+async def test_whole_object_that_is_not_as_stated_leaves_nothing(
+    chunks: ChunkStore, tmp_path: Path
+) -> None:
+    whole = [(b"x" * CHUNK, crc32c(b"x" * CHUNK)), (b"end", crc32c(b"end"))]
+    size = CHUNK + 3
+    with pytest.raises(SizeMismatch):
+        await chunks.put(parameters(), whole, size + 1, outcome=outcome)
+    with pytest.raises(SizeMismatch):
+        await chunks.put(parameters(), whole[:1], size, outcome=outcome)
+    with pytest.raises(DigestMismatch):
+        await chunks.put(parameters(), whole, size, outcome=outcome, crc=1)
+    with pytest.raises(DigestMismatch):
+        await chunks.put(parameters(digest=b"1234"), whole, size, outcome=outcome)
+    with pytest.raises(ValueError, match="chunk"):
+        await chunks.put(parameters(), whole[::-1], size, outcome=outcome)
+    assert await chunks.object("video.mp4") is None
+    assert folder(tmp_path) == set()
+
+
+async def test_whole_object_of_a_name_that_is_taken(
+    chunks: ChunkStore, tmp_path: Path
+) -> None:
+    first = await add_whole(chunks, b"first", key="k")
+    with pytest.raises(AlreadyExists):
+        await add_whole(chunks, b"other")
+    assert folder(tmp_path) == {first.upload_id}
+    second = await add_whole(chunks, b"second", existing=Existing.ADD_VERSION, key="k")
+    assert folder(tmp_path) == {first.upload_id, second.upload_id}
+    third = await add_whole(chunks, b"third", existing=Existing.REPLACE)
+    assert folder(tmp_path) == {first.upload_id, third.upload_id}
+    assert await content(chunks, third.upload_id) == b"third"
+    assert await chunks.find(IDENTITY, "video.mp4", "k") == second
+
+
+@pytest.mark.parametrize("call", ["open", "pwritev", "fdatasync", "sync_directory"])
+async def test_whole_object_on_a_disk_that_fails_leaves_nothing(
+    chunks: ChunkStore, files: FaultyFiles, tmp_path: Path, call: str
+) -> None:
+    await add_whole(chunks, b"one", "one")
+    before = folder(tmp_path)
+    files.fail[call] = errno.EIO
+    with pytest.raises(StoreFailed):
+        await add_whole(chunks, b"two", "two", key="k")
+    assert folder(tmp_path) == before
+    files.fail.clear()
+    assert await chunks.find(IDENTITY, "two", "k") is None
+    assert await content(chunks, (await add_whole(chunks, b"2", "two")).upload_id)
+
+
+async def test_whole_object_larger_than_the_disk_is_refused(
+    chunks: ChunkStore, files: FaultyFiles, tmp_path: Path
+) -> None:
+    files.space = 1000
+    with pytest.raises(StorageFull):
+        await add_whole(chunks, b"x" * 1001)
+    assert folder(tmp_path) == set()
+    await add_whole(chunks, b"x" * 1000)
+
+
+async def test_whole_object_is_recorded_once_though_that_seemed_to_fail(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = tmp_path / "data", Records.run
+    failures = 1
+
+    async def fails_when_done(self: Records, change: Any, **options: Any) -> Any:
+        nonlocal failures
+        result = await run(self, change, **options)
+        if getattr(change, "func", None) is upload_rows.put_whole and failures:
+            failures -= 1
+            raise StoreFailed("database", "it said nothing")
+        return result
+
+    monkeypatch.setattr(Records, "run", fails_when_done)
+    async with Storage.open(data, OPTIONS, clock=clock) as storage:
+        one = await add_whole(storage.chunks, b"one", "one", key="k")
+        assert await storage.chunks.find(IDENTITY, "one", "k") == one
+        assert len(await storage.chunks.versions()) == 1
+        failures = 2
+        with pytest.raises(StoreFailed):
+            await add_whole(storage.chunks, b"two", "two", key="k")
+        two = await storage.chunks.find(IDENTITY, "two", "k")
+        assert two is not None
+        assert await content(storage.chunks, two.upload_id) == b"two"

@@ -105,7 +105,7 @@ class _CommandParser(argparse.ArgumentParser):
 
     _intermixed = False
 
-    def parse_known_args(
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args: Any = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
         """Take the options first, then the words; that calls this for each.

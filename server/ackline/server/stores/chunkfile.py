@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ackline.server.stores.digests import running_digest
-from ackline.server.stores.errors import Corrupt
+from ackline.server.stores.errors import Corrupt, StoreError
 from ackline.server.stores.files import write_all
 from ackline.server.stores.handles import Handle
 from ackline.server.stores.verification import mismatches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from typing_extensions import Buffer
@@ -58,6 +58,12 @@ class Shared:
     ended: Callable[[str], None]
     cached: bool
     in_memory: bool
+
+    async def unlink(self, names: Iterable[str]) -> None:
+        """Delete files without a record; what cannot go now goes at the next start."""
+        for name in names:
+            with contextlib.suppress(StoreError):
+                await self.disk.run(self.disk.files.unlink, self.folder / name)
 
 
 class ChunkFile:

@@ -22,10 +22,13 @@ from ackline.server.stores.errors import Corrupt, Ended, NotFound, StoreError
 from ackline.server.stores.objects import FileObject
 from ackline.server.stores.threads import uninterrupted
 from ackline.server.stores.uploads import FileUpload
+from ackline.server.stores.whole import put_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
+
+    from typing_extensions import Buffer
 
     from ackline.server.stores.clock import ObservedClock
     from ackline.server.stores.entities import (
@@ -82,7 +85,7 @@ class FileChunks:
         known = await records.run(upload_rows.known_files)
         found = await disk.run(disk.files.sizes, shared.folder)
         leftovers = [name for name in found if name not in known]
-        await self._unlink(leftovers)
+        await shared.unlink(leftovers)
         return len(leftovers)
 
     async def close(self) -> None:
@@ -105,6 +108,54 @@ class FileChunks:
             StoreFailed: The file system or the database failed.
         """
         return await uninterrupted(self._create(parameters))
+
+    async def put(
+        self,
+        parameters: UploadParameters,
+        chunks: Sequence[tuple[Buffer, int]],
+        size: int,
+        *,
+        outcome: Callable[[ObjectRecord], bytes],
+        crc: int | None = None,
+        digest: bytes = b"",
+        sinks: Collection[str] = (),
+    ) -> UploadRecord:
+        """Make an object of an upload that is there whole; return that, ended.
+
+        `create`, `store` and `commit` in one step: all of it, or nothing. The name,
+        bytes and records are synced, whatever the upload's durability.
+
+        Args:
+            parameters: Of the upload; its digest algorithm must be crc32c.
+            chunks: Bytes and CRC-32C of each, in order.
+            size: Of the whole, in bytes, as the client states it.
+            outcome: Makes the outcome to record from the object. Called in another
+                thread; must only compute.
+            crc: CRC-32C of the whole as the client states it, or None.
+            digest: As the client states it, or empty.
+            sinks: Names of those that have to take the object.
+
+        Raises:
+            ValueError: No such chunks can exist.
+            SizeMismatch: Chunks are missing, or the size is another one.
+            DigestMismatch: The bytes are not those stated.
+            AlreadyExists: As `create`.
+            StorageFull: It does not fit.
+            StoreFailed: The file system or the database failed. Whether there is an
+                object is not known before its key has been looked up.
+        """
+        return await uninterrupted(
+            put_whole(
+                self._shared,
+                self._new_record(parameters),
+                chunks,
+                size,
+                crc=crc,
+                digest=digest,
+                outcome=outcome,
+                sinks=sinks,
+            )
+        )
 
     async def find(self, identity: str, name: str, key: str) -> UploadRecord | None:
         """Return the upload of this key, open or ended, or None."""
@@ -266,7 +317,7 @@ class FileChunks:
         removed = await self._shared.records.run(
             partial(object_rows.discard_objects, object_ids=object_ids)
         )
-        await self._unlink(removed)
+        await self._shared.unlink(removed)
         return len(removed)
 
     async def chunk_crcs(self, object_id: str) -> list[int]:
@@ -311,7 +362,7 @@ class FileChunks:
         removed = await self._shared.records.run(
             partial(object_rows.delete_objects, name=name, version=version)
         )
-        await self._unlink(removed)
+        await self._shared.unlink(removed)
         return len(removed)
 
     def _lock(self, upload_id: str) -> asyncio.Lock:
@@ -320,17 +371,20 @@ class FileChunks:
             lock = self._locks[upload_id] = asyncio.Lock()
         return lock
 
-    async def _create(self, parameters: UploadParameters) -> FileUpload:
-        shared, now = self._shared, self._shared.clock()
-        upload_id = secrets.token_hex(16)
-        record = UploadRecord(
-            upload_id=upload_id,
+    def _new_record(self, parameters: UploadParameters) -> UploadRecord:
+        now = self._shared.clock()
+        return UploadRecord(
+            upload_id=secrets.token_hex(16),
             parameters=parameters,
             epoch=1,
             created=now,
             touched=now,
             outcome=None,
         )
+
+    async def _create(self, parameters: UploadParameters) -> FileUpload:
+        shared, record = self._shared, self._new_record(parameters)
+        upload_id = record.upload_id
         size = parameters.total_size
         if size is not None:
             shared.space.claim(upload_id, size)
@@ -351,7 +405,7 @@ class FileChunks:
             shared.space.release(upload_id)
             if file is not None:
                 await file.close()
-                await self._unlink([upload_id])
+                await shared.unlink([upload_id])
             raise
         if file.allocated:
             shared.space.release(upload_id)
@@ -396,15 +450,8 @@ class FileChunks:
         )
         if ours:
             self._shared.space.release(upload_id)
-            await self._unlink([upload_id])
+            await self._shared.unlink([upload_id])
         return standing
-
-    async def _unlink(self, names: Iterable[str]) -> None:
-        """Delete files without a record; what cannot go now goes at the next start."""
-        disk = self._shared.disk
-        for name in names:
-            with contextlib.suppress(StoreError):
-                await disk.run(disk.files.unlink, self._shared.folder / name)
 
     def _forget(self, upload_id: str) -> None:
         self._uploads.pop(upload_id, None)

@@ -275,6 +275,20 @@ class ChunkStore(Protocol):
         """Open a new upload, with room for it where its size is known."""
         ...
 
+    async def put(
+        self,
+        parameters: UploadParameters,
+        chunks: Sequence[tuple[Buffer, int]],
+        size: int,
+        *,
+        outcome: Callable[[ObjectRecord], bytes],
+        crc: int | None = None,
+        digest: bytes = b"",
+        sinks: Collection[str] = (),
+    ) -> UploadRecord:
+        """Make an object of an upload that is there whole: `create` to `commit`."""
+        ...
+
     async def find(self, identity: str, name: str, key: str) -> UploadRecord | None:
         """Return the upload of this key, open or ended, or None."""
         ...

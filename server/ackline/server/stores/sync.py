@@ -8,6 +8,7 @@ falls with load instead of rising.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from functools import partial
@@ -42,8 +43,9 @@ class _Queue:
 class Syncer:
     """Runs fdatasync for groups of waiters.
 
-    In goes `sync` (and `write_and_sync`, for a writer that groups by itself);
-    `release` before a descriptor is closed. Out come the counters.
+    In goes `sync` (`write_and_sync`, for a writer that groups by itself; `write_new`,
+    for a file of one write); `release` before a descriptor is closed. Out come the
+    counters.
 
     Attributes:
         calls: Syncs that succeeded.
@@ -108,6 +110,17 @@ class Syncer:
         seconds = await self._threads.run(self._timed, fd, write)
         self._count(seconds, waiters)
 
+    async def write_new(self, path: Path, write: Callable[[int], None]) -> None:
+        """Make a file, `write` to its descriptor, sync and close it in one thread hop.
+
+        Its name is not synced. If this raises the file may be there all the same.
+
+        Raises:
+            OSError: A call failed.
+            Exception: What `write` raises.
+        """
+        self._count(await self._threads.run(self._made, path, write), 1)
+
     async def release(self, fd: int) -> None:
         """Wait until nothing runs on a descriptor and forget it.
 
@@ -144,6 +157,13 @@ class Syncer:
                 self.failures += 1
             raise
         return time.perf_counter() - begin
+
+    def _made(self, path: Path, write: Callable[[int], None]) -> float:
+        fd = self._files.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            return self._timed(fd, partial(write, fd))
+        finally:
+            self._files.close(fd)
 
     def _finish(
         self,

@@ -37,6 +37,7 @@ __all__ = [
     "open_uploads",
     "put_chunk",
     "put_epoch",
+    "put_whole",
     "restore_upload",
     "stored_by",
     "touch_uploads",
@@ -318,6 +319,38 @@ def commit_upload(
     result = outcome(record)
     end_upload(connection, record.object_id, result, record.created)
     return record, result, replaced
+
+
+def put_whole(
+    connection: sqlite3.Connection,
+    upload: UploadRecord,
+    candidate: ObjectRecord,
+    crcs: list[int],
+    *,
+    outcome: Callable[[ObjectRecord], bytes],
+    sinks: Iterable[str],
+) -> tuple[bytes, list[str]]:
+    """Record an upload, its object and its outcome, unless they are recorded.
+
+    Returns:
+        The outcome, and the ids of objects it replaced.
+
+    Raises:
+        AlreadyExists: As `add_upload`.
+    """
+    known = upload_by_id(connection, upload.upload_id)
+    if known is not None and known.outcome is not None:
+        return known.outcome, []  # by an attempt that seemed to fail
+    add_upload(connection, upload, allocated=False)
+    _, result, replaced = commit_upload(
+        connection,
+        candidate,
+        crcs,
+        epoch=upload.epoch,
+        outcome=outcome,
+        sinks=sinks,
+    )
+    return result, replaced
 
 
 def end_upload(

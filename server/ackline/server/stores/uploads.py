@@ -493,6 +493,4 @@ class FileUpload:
         # The outcome is recorded: what cannot be deleted now goes at the next start.
         with contextlib.suppress(StoreError):
             await self._close()
-        for file in unwanted:
-            with contextlib.suppress(StoreError):
-                await shared.disk.run(shared.disk.files.unlink, shared.folder / file)
+        await shared.unlink(unwanted)
