@@ -153,6 +153,7 @@ class FileSource(Source):
         self._memory = memory
         self._threads = threads
         self._flags = 0 if in_memory(fd) else UNLESS_IT_WAITS
+        self._at_hand = False
         self.status = os.fstat(fd)
         self.size = max(0, self.status.st_size - offset)
 
@@ -186,6 +187,7 @@ class FileSource(Source):
         at = self._offset + index * self.chunk_size + offset
         try:
             if os.preadv(self._fd, [part], at, self._flags) == size:
+                self._at_hand = size == self.size
                 return part
         except OSError:
             pass  # `load()` says what it is
@@ -201,8 +203,12 @@ class FileSource(Source):
         self._memory.give(view)
 
     async def fault(self) -> str | None:
-        """Compare size and time of change with what they were."""
-        return await self._threads.run(self._fault)
+        """Compare size and time of change with what they were.
+
+        Here and now if all of it was at hand just now: the way to a thread and back is
+        most of what a small file costs.
+        """
+        return self._fault() if self._at_hand else await self._threads.run(self._fault)
 
     def close(self) -> None:
         """Close the file, if it was opened here."""
