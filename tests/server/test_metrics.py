@@ -233,3 +233,21 @@ async def test_streams_that_end_while_all_are_looked_at_are_counted_once(
             await asyncio.sleep(0)
         assert {await each for each in asking} == {"20.0"}
         assert await units() == "20.0"
+
+
+async def test_streams_let_go_of_while_all_are_looked_at_are_not_missed(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "SLICE", 1)
+    async with start() as serving, Peer(serving.port) as peer:
+        for number in range(5):
+            await peer.upload(f"{number}", b"x").ended()
+        service = serving._acceptor._service
+        asking = asyncio.create_task(streams.stream_metrics(service))
+        await asyncio.sleep(0)  # it has looked at the first
+        (session,) = service.sessions.all()
+        for stream in list(session.streams.values()):
+            service.sessions.forget(session, stream)
+        (units,) = [each for each in await asking if each.name == "ackline_units"]
+        uploaded = [each for each in units.samples if each.labels == {"use": "upload"}]
+        assert [each.value for each in uploaded] == [5]

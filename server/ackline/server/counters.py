@@ -14,11 +14,13 @@ from msgspec import structs
 
 from ackline.proto.event_sender import EventSender
 from ackline.proto.messages import Use
+from ackline.proto.receiver import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ackline.proto.messages import OutcomeKind
+    from ackline.proto.sender import Sender
     from ackline.proto.stream import Stream
 
 __all__ = [
@@ -106,27 +108,28 @@ class Counters:
 
     def fold(self, stream: Stream) -> None:
         """Add what a stream did to the totals; it lives no longer."""
-        add_units(stream, self.units, self.duplicates, self.replayed)
-        add_gaps(stream, self.gaps)
+        half = stream.sender or stream.receiver
+        add_units(stream.use, half, self.units, self.duplicates, self.replayed)
+        add_gaps(half, self.gaps)
 
 
 def add_units(
-    stream: Stream,
+    use: Use,
+    half: Sender | Receiver | None,
     units: Counter[Use],
     duplicates: Counter[Use],
     replayed: Counter[Use],
 ) -> None:
-    """Add what a stream did so far to three totals."""
-    use = stream.use
-    if stream.receiver is not None:
-        units[use] += stream.receiver.received_units
-        duplicates[use] += stream.receiver.duplicates
-    elif stream.sender is not None:
-        units[use] += stream.sender.sent_units
-        replayed[use] += stream.sender.replayed_units
+    """Add what a stream's half did so far to three totals."""
+    if isinstance(half, Receiver):
+        units[use] += half.received_units
+        duplicates[use] += half.duplicates
+    elif half is not None:
+        units[use] += half.sent_units
+        replayed[use] += half.replayed_units
 
 
-def add_gaps(stream: Stream, gaps: Counter[str]) -> None:
+def add_gaps(half: Sender | Receiver | None, gaps: Counter[str]) -> None:
     """Add what a subscription left out so far to totals by reason."""
-    if isinstance(stream.sender, EventSender):
-        gaps.update(structs.asdict(stream.sender.left_out))
+    if isinstance(half, EventSender):
+        gaps.update(structs.asdict(half.left_out))

@@ -16,6 +16,8 @@ from ackline.server.reasons import WORDS, run_reasons, stream_reasons
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from ackline.proto.receiver import Receiver
+    from ackline.proto.sender import Sender
     from ackline.proto.stream import Stream
     from ackline.server.service import Service
 
@@ -43,11 +45,11 @@ class _Tally:
         self.waiting = Counter[tuple[str, ...]]()
         self.room = Counter[Use]()
 
-    def add(self, stream: Stream) -> None:
-        """Add one stream."""
+    def add(self, stream: Stream, half: Sender | Receiver | None) -> None:
+        """Add one stream; it may have been let go of, and have no half any more."""
         self.states[use_name(stream.use), stream.lifecycle.state.value] += 1
-        add_units(stream, self.units, self.duplicates, self.replayed)
-        add_gaps(stream, self.gaps)
+        add_units(stream.use, half, self.units, self.duplicates, self.replayed)
+        add_gaps(half, self.gaps)
         self.room[stream.use] += _room(stream)
         if isinstance(stream.context, Handler):
             for reason in stream_reasons(stream.context):
@@ -67,12 +69,12 @@ async def stream_metrics(service: Service) -> list[Metric]:
     """Return what streams and runs do, looking at them between turns of the loop."""
     tally = _Tally(service)
     streams = [
-        stream
+        (stream, stream.sender or stream.receiver)
         for session in service.sessions.all()
         for stream in session.streams.values()
     ]
-    for number, stream in enumerate(streams, 1):
-        tally.add(stream)
+    for number, (stream, half) in enumerate(streams, 1):
+        tally.add(stream, half)
         if not number % SLICE:
             await asyncio.sleep(0)
     runs = Counter[tuple[str, ...]]()

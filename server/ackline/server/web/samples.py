@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ackline.server.handler import Handler
     from ackline.server.run import Run
     from ackline.server.service import Service
+    from ackline.server.sessions import Session
 
 __all__ = ["Row", "Sample", "Sampler", "Totals"]
 
@@ -193,6 +194,12 @@ class Sampler:
         service = self._service
         troubles = await problems(service)
         units = Counter(service.counters.units)
+        # Of now, as the totals are: one that ends meanwhile is then counted once.
+        handlers = [
+            (handler, session)
+            for session in service.sessions.all()
+            for handler in session.handlers
+        ]
         unused = Counter[Use]()
         states = Counter[str]()
         rows: list[Row] = []
@@ -200,17 +207,15 @@ class Sampler:
             rows.append(_run_row(run))
             if not number % _SLICE:
                 await asyncio.sleep(0)
-        for session in service.sessions.all():
-            core = session.connection
-            client = None if core is None else service.clients.get(core)
-            peer = "" if client is None else client.peer
-            for handler in session.handlers:
-                add_units(handler.stream, units, unused, unused)
-                row = _row(handler, peer)
-                states[row.state] += 1
-                rows.append(row)
-                if not len(rows) % _SLICE:
-                    await asyncio.sleep(0)
+        for handler, session in handlers:
+            add_units(handler.stream.use, handler.half, units, unused, unused)
+            if handler.released:
+                continue
+            row = _row(handler, _peer(service, session))
+            states[row.state] += 1
+            rows.append(row)
+            if not len(rows) % _SLICE:
+                await asyncio.sleep(0)
         taken = self._taken
         then = {} if taken is None else {row.id: row.position for row in taken.rows}
         stuck = [
@@ -249,6 +254,12 @@ class Sampler:
             refusals=sum(stats.errors_sent.values()),
             problems=troubles,
         )
+
+
+def _peer(service: Service, session: Session) -> str:
+    core = session.connection
+    client = None if core is None else service.clients.get(core)
+    return "" if client is None else client.peer
 
 
 def _text(row: Row | Ended) -> str:
