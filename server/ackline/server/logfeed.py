@@ -309,28 +309,34 @@ class LogFeed:
             self._wake()
 
 
-_newest: list[tuple[StoredBatch, Batch]] = []
-"""One item: what was asked for last. All subscribers of a log ask for it one by one.
-A pair, because loops in other threads may ask for others."""
+_newest: list[tuple[StoredBatch, StoredBatch, int, Batch]] = []
+"""What was asked for last: first and last stored batch, position, and what came of it.
+All subscribers of a log ask for the same one by one, and those who are behind must not
+fall back further because each joins the same batches. Two, for those who are not."""
 
 
 def _batch(stored: StoredBatch) -> Batch:
     """Return a stored batch as the core sends it: events, and gaps of publishers."""
-    for known, batch in _newest:
-        if known is stored:
-            return batch
     payload = stored.payload
     entries = int.from_bytes(payload[:4], "big")
     special = entries != stored.count or GAP_KIND in payload[4 : 4 + 4 * entries : 4]
-    batch = Batch(
+    return Batch(
         stored.first_id, stored.count, entries, payload, stored.payload_crc, special
     )
-    _newest[:] = [(stored, batch)]
-    return batch
 
 
 def _joined(batches: Sequence[StoredBatch], position: int) -> Batch:
     """Return the events from `position` on, small batches together."""
+    first, last = batches[0], batches[-1]
+    for a, b, at, known in _newest:
+        if a is first and b is last and at == position:
+            return known
+    joined = _join(batches, position)
+    _newest[:] = [(first, last, position, joined), *_newest[:1]]
+    return joined
+
+
+def _join(batches: Sequence[StoredBatch], position: int) -> Batch:
     first = batches[0]
     if first.first_id < position:
         return _batch(first).tail(position)
