@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABCMeta
 from importlib import import_module
 from pathlib import Path
 
@@ -35,3 +36,18 @@ def test_no_compiled_module_hides_a_source_file() -> None:
     source = Path(__file__).parents[1] / "proto"
     assert not [*source.rglob("*.so"), *source.rglob("*.pyd")]
     assert ackline.proto.__file__ is not None
+
+
+def test_no_class_that_is_compiled_is_an_abc() -> None:
+    """Compiled, they would all share one cache of what `isinstance` found.
+
+    `isinstance(ChunkReceiver(), EventSender)` was true once somebody had asked for
+    `Receiver`, which is true.
+    """
+    found = [
+        each
+        for name in set(MODULES) - PURE
+        for each in vars(import_module(f"ackline.proto.{name}")).values()
+        if isinstance(each, ABCMeta) and each.__module__ == f"ackline.proto.{name}"
+    ]
+    assert [each for each in found if not getattr(each, "_is_protocol", False)] == []

@@ -15,7 +15,7 @@ what only one side may send; everything about units is the same class on both.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -94,7 +94,7 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
-class Connection(ABC):
+class Connection:
     """Everything both sides have in common.
 
     Args:

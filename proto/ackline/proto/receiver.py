@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code, ProtocolViolation
@@ -26,7 +26,7 @@ LATE = 4.0
 """Seconds. It shrinks when that takes longer: more on the way would only lie there."""
 
 
-class Receiver(ABC):
+class Receiver:
     """Receives units in order, checks them, and states what is kept.
 
     In: frames, through the connection; `stored()` and `consumed()` from whoever keeps

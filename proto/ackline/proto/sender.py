@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code, ProtocolViolation
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Sender"]
 
 
-class Sender(ABC):
+class Sender:
     """Sends units in order within two windows, and forgets what is acknowledged.
 
     In: `acknowledged()`, `hold()`, `attach()`, `detach()`, and the units as the
