@@ -903,7 +903,11 @@ class Pair:
         del wire[: self.piece]
         view = memoryview(piece)
         while view:
+            if not core.reading:  # as a socket that is not read any more
+                wire[:0] = view
+                break
             place = core.buffer()
+            assert place
             n = min(len(place), len(view))
             place[:n] = view[:n]
             core.received(n, self.now)
