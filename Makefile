@@ -23,7 +23,7 @@ setup: $(STAMP) ## Create .venv with the package and its development tools
 
 # The hot modules compiled, in a tree of its own: put it first on PYTHONPATH.
 COMPILED := build/compiled
-$(COMPILED)/.made: $(STAMP) hatch_build.py $(wildcard proto/ackline/proto/*.py)
+$(COMPILED)/.made: $(STAMP) hatch_build.py $(wildcard proto/ackline/proto/*.py proto/ackline/aio/*.py)
 	@$(BIN)/python hatch_build.py $(COMPILED) > /dev/null
 	@touch $@
 
@@ -34,7 +34,7 @@ compiled: $(COMPILED)/.made ## Compile the hot modules, for tests and benchmarks
 # Tests wait as much as they compute: twice as many at once as there are processors.
 WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 PYTEST := -m pytest -n $(WORKERS) --dist worksteal
-CORE := tests/proto tests/interop tests/test_compiled.py
+CORE := tests/proto tests/aio tests/interop tests/test_compiled.py
 
 .PHONY: test
 test: setup ## Run all tests

@@ -1,4 +1,4 @@
-"""Compiles the hot modules of `ackline.proto` with mypyc, where there is a compiler.
+"""Compiles the protocol's hot modules with mypyc, where there is a compiler.
 
 The same files are the pure version: what is compiled is chosen here, and nothing else
 knows of it. `pip install .` builds a wheel with the compiled modules beside the files
@@ -22,10 +22,10 @@ try:
 except ModuleNotFoundError:  # run as a program
     BuildHookInterface = object
 
-__all__ = ["CustomBuildHook", "compile_to"]
+__all__ = ["CustomBuildHook", "compile_to", "is_compiled"]
 
 ROOT = Path(__file__).parent
-PACKAGE = Path("ackline/proto")
+PACKAGES = (Path("ackline/proto"), Path("ackline/aio"))
 
 PURE = frozenset(
     {
@@ -39,7 +39,10 @@ PURE = frozenset(
         *("policies", "resource"),
     }
 )
-"""Modules that are not compiled."""
+"""Modules of `ackline.proto` that are not compiled."""
+
+COMPILED_AIO = frozenset({"pump"})
+"""Modules of `ackline.aio` that are: a turn of it for each event of a lone stream."""
 
 SETUP = """
 from mypyc.build import mypycify
@@ -60,8 +63,13 @@ explicit_package_bases = true
 """
 
 
+def is_compiled(module: str, package: str) -> bool:
+    """Tell whether a module of `ackline.proto` or `ackline.aio` is compiled."""
+    return module in COMPILED_AIO if package == "aio" else module not in PURE
+
+
 def compile_to(folder: Path) -> list[Path]:
-    """Copy the package to a folder, compile it there, and return what was made.
+    """Copy the packages to a folder, compile them there, and return what was made.
 
     Args:
         folder: is made anew.
@@ -71,14 +79,16 @@ def compile_to(folder: Path) -> list[Path]:
     """
     shutil.rmtree(folder, ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
-    shutil.copytree(ROOT / "proto" / PACKAGE, folder / PACKAGE, ignore=ignored)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / "proto" / package, folder / package, ignore=ignored)
     with tempfile.TemporaryDirectory() as temporary:
         configuration = Path(temporary, "mypy.ini")
         program = Path(temporary, "setup.py")
         modules = sorted(
-            (PACKAGE / path.name).as_posix()
-            for path in (folder / PACKAGE).glob("*.py")
-            if path.stem not in PURE
+            path.relative_to(folder).as_posix()
+            for package in PACKAGES
+            for path in (folder / package).glob("*.py")
+            if is_compiled(path.stem, package.name)
         )
         configuration.write_text(MYPY)
         arguments = [f"--config-file={configuration}", *modules]

@@ -8,15 +8,18 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from hatch_build import PURE
+from hatch_build import is_compiled
 
 import ackline.proto
 
 MODULES = sorted(
-    path.stem
-    for path in Path(__file__).parents[1].glob("proto/ackline/proto/*.py")
+    f"ackline.{path.parent.name}.{path.stem}"
+    for path in Path(__file__).parents[1].glob("proto/ackline/*/*.py")
     if path.stem != "__init__"
 )
+COMPILED = {
+    name for name in MODULES if is_compiled(name.split(".")[2], name.split(".")[1])
+}
 
 
 @pytest.mark.skipif(
@@ -26,9 +29,9 @@ def test_all_that_is_to_be_compiled_is() -> None:
     compiled = {
         name
         for name in MODULES
-        if not str(import_module(f"ackline.proto.{name}").__file__).endswith(".py")
+        if not str(import_module(name).__file__).endswith(".py")
     }
-    assert compiled == set(MODULES) - PURE
+    assert compiled == COMPILED
 
 
 def test_no_compiled_module_hides_a_source_file() -> None:
@@ -46,8 +49,8 @@ def test_no_class_that_is_compiled_is_an_abc() -> None:
     """
     found = [
         each
-        for name in set(MODULES) - PURE
-        for each in vars(import_module(f"ackline.proto.{name}")).values()
-        if isinstance(each, ABCMeta) and each.__module__ == f"ackline.proto.{name}"
+        for name in COMPILED
+        for each in vars(import_module(name)).values()
+        if isinstance(each, ABCMeta) and each.__module__ == name
     ]
     assert [each for each in found if not getattr(each, "_is_protocol", False)] == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self
 
-from ackline.aio import Pump, shared_scratch
+from ackline.aio import Pump, PumpProtocol, shared_scratch
 from ackline.proto.buffers import BufferPool
 from ackline.proto.messages import (
     Durability,
@@ -44,7 +44,9 @@ class ScriptedServer:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Pump(self), "127.0.0.1", 0)
+        self._server = await loop.create_server(
+            lambda: PumpProtocol(Pump(self)), "127.0.0.1", 0
+        )
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from ackline.aio import Pump, shared_scratch
+from ackline.aio import Pump, PumpProtocol, shared_scratch
 from ackline.proto.batches import Gap
 from ackline.proto.buffers import BufferPool
 from ackline.proto.checksums import crc32c
@@ -248,8 +248,9 @@ class Peer:
         self._hello = scheme, credential
         loop = asyncio.get_running_loop()
         resume = self.session.session is not None
-        _, self.pump = await loop.create_connection(
-            lambda: Pump(self), "127.0.0.1", self.port
+        self.pump = Pump(self)
+        await loop.create_connection(
+            lambda: PumpProtocol(self.pump), "127.0.0.1", self.port
         )
         if wait:
             await self.until(SessionResumed if resume else Welcomed)

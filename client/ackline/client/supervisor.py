@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, cast
 
-from ackline.aio import Pump, TlsLayer, shared_scratch
+from ackline.aio import Pump, PumpProtocol, TlsLayer, shared_scratch
 from ackline.client.connection_states import ConnectionPhase, ConnectionState
 from ackline.client.handles import Handle
 from ackline.client.patience import BAD_TOKENS, Attempt, Patience
@@ -296,12 +296,12 @@ class Supervisor:
 
     async def _dial(self) -> None:
         """Connect, and have a pump made."""
-        loop, pump = asyncio.get_running_loop(), Pump(self)
+        loop, protocol = asyncio.get_running_loop(), PumpProtocol(Pump(self))
         host, port = self.address.host, self.address.port
         if not self.address.tls:
-            await loop.create_connection(lambda: pump, host, port)
+            await loop.create_connection(lambda: protocol, host, port)
             return
-        layer = TlsLayer(pump, *self._secure(), server_hostname=host)
+        layer = TlsLayer(protocol, *self._secure(), server_hostname=host)
         try:
             await loop.create_connection(lambda: layer, host, port)
             await layer.handshake

@@ -11,6 +11,7 @@ from ackline.aio.certificates import (
 )
 from ackline.aio.descriptors import hold_standard_files
 from ackline.aio.filesystems import in_memory
+from ackline.aio.protocol import PumpProtocol
 from ackline.aio.pump import Pump, shared_scratch
 from ackline.aio.tls import TlsLayer
 from ackline.aio.units import parse_duration, parse_size
@@ -18,6 +19,7 @@ from ackline.aio.units import parse_duration, parse_size
 __all__ = [
     "CertificateError",
     "Pump",
+    "PumpProtocol",
     "TlsLayer",
     "harden",
     "hold_standard_files",

@@ -74,8 +74,8 @@ class Owner(Protocol):
         ...
 
 
-class Pump(asyncio.BufferedProtocol):
-    """One socket and its core.
+class Pump:
+    """One socket and its core; `PumpProtocol` is what the event loop gets.
 
     Args:
         owner: makes the core, and is told of the end.
@@ -115,7 +115,7 @@ class Pump(asyncio.BufferedProtocol):
     core: Connection
 
     def __init__(self, owner: Owner) -> None:
-        self._owner = owner
+        self._owner: Owner | None = owner
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
@@ -183,7 +183,7 @@ class Pump(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # asyncio
+    # For `PumpProtocol`
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -196,6 +196,7 @@ class Pump(asyncio.BufferedProtocol):
             send_at_once(self._socket)
         name = transport.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
+        assert self._owner is not None
         self.core = self._owner.pump_made(self)
         self._follow_rate()
         self._arm()
@@ -224,9 +225,6 @@ class Pump(asyncio.BufferedProtocol):
         if core.closing:
             self.on_output()
 
-    def eof_received(self) -> None:
-        """Close: a half-closed connection is of no use."""
-
     def pause_writing(self) -> None:
         """Stop pulling from the core."""
         self._blocked = True
@@ -250,9 +248,9 @@ class Pump(asyncio.BufferedProtocol):
         self._lost = True
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
-        owner = self._owner
-        del self._owner  # it has the pump: a cycle
-        owner.pump_lost(self, exc)
+        owner, self._owner = self._owner, None  # it has the pump: a cycle
+        if owner is not None:
+            owner.pump_lost(self, exc)
 
     # Private
 

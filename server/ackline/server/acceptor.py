@@ -11,7 +11,7 @@ from collections import deque
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from ackline.aio import Pump, TlsLayer
+from ackline.aio import Pump, PumpProtocol, TlsLayer
 from ackline.proto.errors import Code, code_name
 from ackline.proto.frames import FrameType, encode_frame
 from ackline.proto.messages import Error, encode
@@ -268,20 +268,20 @@ class Acceptor:
         secure = head[0] == TLS_RECORD
         fault = "" if secure == self.tls else NO_TLS_HERE if secure else TLS_HERE
         client = Client(self._service, arrival)
-        layer: TlsLayer | None = None
+        protocol: PumpProtocol | TlsLayer = PumpProtocol(Pump(client))
         if fault:
             client.turn_away(Code.UNSUPPORTED, fault)
         elif self._context is not None:
-            layer = TlsLayer(Pump(client), self._context, self._encrypted)
-            shaking = layer
+            protocol = shaking = TlsLayer(protocol, self._context, self._encrypted)
             arrival.missing = "TLS handshake"
             arrival.proceed(lambda _code, _text: shaking.abort())
-        self._service.tasks.spawn(
-            self._open(accepted, layer or Pump(client), arrival), "accept"
-        )
+        self._service.tasks.spawn(self._open(accepted, protocol, arrival), "accept")
 
     async def _open(
-        self, accepted: socket.socket, protocol: Pump | TlsLayer, arrival: Arrival
+        self,
+        accepted: socket.socket,
+        protocol: PumpProtocol | TlsLayer,
+        arrival: Arrival,
     ) -> None:
         """Have the event loop serve a connection, and wait for TLS."""
         loop = asyncio.get_running_loop()
