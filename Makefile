@@ -43,7 +43,8 @@ test: setup ## Run all tests
 .PHONY: test-compiled
 test-compiled: compiled ## Run the tests of the core with compiled modules
 	ACKLINE_COMPILED=1 PYTHONPATH=$(COMPILED) $(BIN)/python $(PYTEST) \
-	    $(CORE) --ignore=tests/proto/test_merging.py tests/client/test_merging.py
+	    $(CORE) --ignore=tests/proto/test_merging.py tests/client/test_merging.py \
+	    --ignore=tests/proto/test_scheduler.py
 
 SECONDS ?= 600
 

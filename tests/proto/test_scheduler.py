@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
+from ackline.proto.event_sender import EventSender
 from ackline.proto.scheduler import Scheduler
+from ackline.proto.sender import Sender
+
+if TYPE_CHECKING:
+    from ackline.proto.stream import Stream as CoreStream
 
 QUANTUM = 100
 
 
-class Stream:
-    """A writer with frames of given sizes; 0 stands for nothing to send now."""
+class Stream(EventSender):
+    """A sender with frames of given sizes; 0 stands for nothing to send now."""
 
     def __init__(self, name: str, sizes: list[int], *, priority: int = 4) -> None:
+        Sender.__init__(self, cast("CoreStream", None), priority=priority)
         self.name = name.encode()
         self.sizes = sizes
-        self.priority = priority
-        self.deficit = 0
-        self.scheduled = False
         self.asked = 0
 
     def next_frame(self, limit: int) -> list[bytes | memoryview] | None:
@@ -138,3 +143,48 @@ def test_a_cleared_scheduler_knows_nobody_and_takes_everybody_again() -> None:
     assert order(scheduler) == ""
     scheduler.activate(ready)
     assert order(scheduler) == "a"
+
+
+def test_a_lone_stream_is_first_of_those_that_come_while_it_is_asked() -> None:
+    scheduler, other = Scheduler(), Stream("b", [10, 10])
+
+    class Company(Stream):
+        def next_frame(self, limit: int) -> list[bytes | memoryview] | None:
+            parts = super().next_frame(limit)
+            scheduler.activate(other)
+            return parts
+
+    lone = Company("a", [60, 60, 10])
+    scheduler.activate(lone)
+    assert scheduler.waiting
+    assert order(scheduler) == "aabba"
+    assert not scheduler.waiting
+    assert (lone.scheduled, other.scheduled) == (False, False)
+    scheduler.activate(other)  # alone now
+    assert scheduler.next(QUANTUM) is None
+    assert not scheduler.waiting
+
+
+def test_a_lone_stream_that_leaves_while_others_come_takes_nobody_along() -> None:
+    scheduler, other = Scheduler(), Stream("b", [10])
+
+    class Leaving(Stream):
+        def next_frame(self, limit: int) -> list[bytes | memoryview] | None:
+            scheduler.activate(other)
+            return None
+
+    scheduler.activate(Leaving("a", []))
+    assert order(scheduler) == "b"
+    assert not scheduler.waiting
+
+
+def test_a_lone_stream_that_waits_for_credit_comes_back() -> None:
+    scheduler, lone = Scheduler(), Stream("a", [0])
+    scheduler.activate(lone)
+    assert order(scheduler) == ""
+    assert scheduler.starve(lone)
+    lone.sizes = [10]
+    assert order(scheduler) == ""
+    scheduler.refill()
+    assert order(scheduler) == "a"
+    assert not scheduler.waiting

@@ -39,6 +39,47 @@ SMALL: Final = 2**10
 """Bytes of a payload that is copied behind its header."""
 
 
+class Framed:
+    """The last small frame: to all subscribers of a log the same is sent.
+
+    Most of them have a connection each, and so the same stream id too.
+
+    Attributes:
+        batch: which was framed.
+        stream_id: for whom.
+        frame: the bytes.
+    """
+
+    __slots__ = ("batch", "frame", "stream_id")
+
+    def __init__(self) -> None:
+        self.batch: Batch | None = None
+        self.stream_id = 0
+        self.frame = b""
+
+    def of(self, batch: Batch, stream_id: int) -> bytes:
+        """Return the whole frame of a batch."""
+        if batch is not self.batch or stream_id != self.stream_id:
+            self.batch, self.stream_id = batch, stream_id
+            self.frame = _header(batch, stream_id) + batch.payload
+        return self.frame
+
+
+_FRAMED: Final = Framed()
+
+
+def _header(batch: Batch, stream_id: int) -> bytes:
+    flags, size = SPECIAL if batch.special else 0, len(batch.payload)
+    return pack_header(_EVENTS, flags, 0, stream_id, batch.first_id, size, batch.crc)
+
+
+def _frame(batch: Batch, stream_id: int) -> list[bytes | memoryview]:
+    if len(batch.payload) > SMALL:
+        return [_header(batch, stream_id), batch.payload]
+    # One part costs the socket less than two, and copying this little is nothing.
+    return [_FRAMED.of(batch, stream_id)]
+
+
 class EventSender(Sender):
     """Sends what its feed has, from its own position on.
 
@@ -150,10 +191,7 @@ class EventSender(Sender):
             self.left_out = self.left_out.plus(batch.gaps(self._highest))
         self._count(first, self.position)
         connection.rate.shared(connection.now)
-        flags = SPECIAL if batch.special else 0
-        header = pack_header(_EVENTS, flags, 0, self.stream.id, first, size, batch.crc)
-        # One part costs the socket less than two, and copying this little is nothing.
-        return [header + payload] if size <= SMALL else [header, payload]
+        return _frame(batch, self.stream.id)
 
     def exhausted(self) -> bool:
         """Tell whether there is nothing more to send until the feed wakes this."""

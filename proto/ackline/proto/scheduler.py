@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-__all__ = ["Scheduler", "Writer"]
+if TYPE_CHECKING:
+    from ackline.proto.sender import Sender
 
-
-class Writer(Protocol):
-    """A stream as the scheduler sees it."""
-
-    priority: int
-    deficit: int
-    scheduled: bool
-
-    def next_frame(self, limit: int) -> list[bytes | memoryview] | None:
-        """Return the parts of the next data frame, at most about `limit` payload bytes.
-
-        None if there is nothing to send, no window to send it, or the stream ended.
-        """
-
-    def exhausted(self) -> bool:
-        """Tell whether it has nothing more until it is activated again.
-
-        Where that is not known at once, it says no, and is asked for a frame.
-        """
-        ...
+__all__ = ["Scheduler"]
 
 
 class Scheduler:
@@ -39,41 +21,56 @@ class Scheduler:
     CREDIT took most of the time.
     """
 
-    __slots__ = ("_credit", "_fed", "_lines", "_queues")
+    __slots__ = ("_credit", "_fed", "_lines", "_lone", "_queues")
 
     def __init__(self) -> None:
         # By priority, and only those that hold somebody: with all eight of both, an
         # idle connection spent 7 KiB of its 22 on empty queues.
-        self._queues: dict[int, deque[Writer]] = {}
-        self._lines: dict[int, OrderedDict[Writer, None]] = {}
-        self._fed: Writer | None = None
+        self._queues: dict[int, deque[Sender]] = {}
+        # The only one there is, in no queue: of most connections one stream at a time
+        # has something, and a queue for each event is a twentieth of what that costs.
+        self._lone: Sender | None = None
+        self._lines: dict[int, OrderedDict[Sender, None]] = {}
+        self._fed: Sender | None = None
         self._credit = True
 
-    def activate(self, writer: Writer) -> None:
+    def activate(self, sender: Sender) -> None:
         """Queue a stream, if it is not queued already."""
-        if not writer.scheduled:
-            writer.scheduled = True
-            writer.deficit = 0
-            queue = self._queues.get(writer.priority)
-            if queue is None:
-                queue = self._queues[writer.priority] = deque()
-            queue.append(writer)
+        if not sender.scheduled:
+            sender.scheduled = True
+            sender.deficit = 0
+            if self._lone is None and not self._queues and not self._lines:
+                self._lone = sender
+            else:
+                self._queue_lone()
+                self._queue(sender)
 
-    def starve(self, writer: Writer) -> bool:
+    def _queue_lone(self) -> None:
+        lone, self._lone = self._lone, None
+        if lone is not None:
+            self._queue(lone)
+
+    def _queue(self, sender: Sender) -> None:
+        queue = self._queues.get(sender.priority)
+        if queue is None:
+            queue = self._queues[sender.priority] = deque()
+        queue.append(sender)
+
+    def starve(self, sender: Sender) -> bool:
         """Have a stream wait for credit; return whether it did not wait before."""
         self._credit = False
-        line = self._lines.setdefault(writer.priority, OrderedDict())
-        if writer in line:
+        line = self._lines.setdefault(sender.priority, OrderedDict())
+        if sender in line:
             return False
-        line[writer] = None
-        if writer is self._fed:  # it was first, and stays first
-            line.move_to_end(writer, last=False)
+        line[sender] = None
+        if sender is self._fed:  # it was first, and stays first
+            line.move_to_end(sender, last=False)
             return False
         return True
 
-    def starves(self, writer: Writer) -> bool:
+    def starves(self, sender: Sender) -> bool:
         """Tell whether a stream waits for credit, and there is none."""
-        return not self._credit and writer in self._lines.get(writer.priority, ())
+        return not self._credit and sender in self._lines.get(sender.priority, ())
 
     def refill(self) -> None:
         """Take note that there is credit again."""
@@ -82,7 +79,7 @@ class Scheduler:
     @property
     def waiting(self) -> bool:
         """Whether somebody may have something to send."""
-        return bool(self._queues or self._lines)
+        return self._lone is not None or bool(self._queues or self._lines)
 
     def next(self, quantum: int) -> list[bytes | memoryview] | None:
         """Return the parts of the frame that is to be written next, or None.
@@ -91,11 +88,15 @@ class Scheduler:
             quantum: bytes: what a stream may send before the next one has its turn;
                 also the largest payload.
         """
+        if self._lone is not None:
+            parts = self._ask(self._lone, quantum)
+            if parts is not None:
+                return parts
         if not self._queues and not self._lines:
             return None
         for priority in self._priorities():
             while queue := self._queues.get(priority) or self._feed(priority):
-                parts = self._ask(queue, quantum)
+                parts = self._ask(queue[0], quantum)
                 if parts is not None:
                     return parts
         return None
@@ -106,42 +107,52 @@ class Scheduler:
             return sorted({*self._queues, *self._lines})
         return sorted(self._queues) if len(self._queues) > 1 else list(self._queues)
 
-    def _feed(self, priority: int) -> deque[Writer] | None:
+    def _feed(self, priority: int) -> deque[Sender] | None:
         """Queue the first who waits for credit, if there is some; return the queue."""
         line = self._lines.get(priority)
         if line is None or not self._credit:
             return None
-        self._fed, _none = line.popitem(last=False)
+        fed, _none = line.popitem(last=False)
         if not line:
             del self._lines[priority]
-        self.activate(self._fed)
+        self._fed = fed
+        fed.scheduled = True
+        fed.deficit = 0
+        self._queue(fed)
         return self._queues[priority]
 
-    def _ask(
-        self, queue: deque[Writer], quantum: int
-    ) -> list[bytes | memoryview] | None:
-        writer = queue[0]
-        if writer.deficit <= 0:
-            writer.deficit += quantum
-        parts = writer.next_frame(quantum)
+    def _ask(self, sender: Sender, quantum: int) -> list[bytes | memoryview] | None:
+        """Ask the lone one, or the first of a queue."""
+        if sender.deficit <= 0:
+            sender.deficit += quantum
+        parts = sender.next_frame(quantum)
         # Most streams have one event at a time: to be asked for a second one in vain
         # would double what a frame costs.
-        if parts is None or writer.exhausted():
-            queue.popleft()
-            writer.scheduled = False
-            if not queue:
-                del self._queues[writer.priority]
+        if parts is None or sender.exhausted():
+            self._drop(sender)
             return parts
         for part in parts:
-            writer.deficit -= len(part)
-        if writer.deficit <= 0:
-            queue.rotate(-1)
+            sender.deficit -= len(part)
+        if sender.deficit <= 0 and sender is not self._lone:
+            self._queues[sender.priority].rotate(-1)
         return parts
+
+    def _drop(self, sender: Sender) -> None:
+        """Take the one that was asked out."""
+        sender.scheduled = False
+        if sender is self._lone:
+            self._lone = None
+            return
+        queue = self._queues[sender.priority]  # where it may have got meanwhile
+        queue.popleft()
+        if not queue:
+            del self._queues[sender.priority]
 
     def clear(self) -> None:
         """Forget all streams."""
+        self._queue_lone()
         for queue in self._queues.values():
-            for writer in queue:
-                writer.scheduled = False
+            for sender in queue:
+                sender.scheduled = False
         self._queues = {}
         self._lines = {}

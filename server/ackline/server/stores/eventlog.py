@@ -68,6 +68,7 @@ class FileLog:
         self._salt = salt
         self._folder = folder
         self._next_id = 0
+        self.newest: StoredBatch | None = None
         self._tail = shared.cache.tail()
         self._reader = LogReader(shared.disk, name=record.name, salt=salt, segments=[])
         self._appender = LogAppender(
@@ -368,6 +369,7 @@ class FileLog:
             if not batch.ticket.done.done():
                 batch.ticket.done.set_result(None)
         if group:
+            self.newest = group[-1].stored
             self._notify()
 
     def _notify(self) -> None:
@@ -416,6 +418,7 @@ class FileLog:
                 lost_events=max(0, self._next_id - contents.next_id),
             )
             self._tail.clear()
+            self.newest = None
             self._reader = LogReader(
                 self._shared.disk,
                 name=self._record.name,

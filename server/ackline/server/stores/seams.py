@@ -392,6 +392,11 @@ class Log(Protocol):
         ...
 
     @property
+    def newest(self) -> StoredBatch | None:
+        """What was made readable last, if that was since it was opened or recovered."""
+        ...
+
+    @property
     def assigned_id(self) -> int:
         """Id that the next append gets."""
         ...
