@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias
 
 from ackline.client.signals import Signal
 from ackline.proto.batches import Event, Gap
@@ -80,7 +80,7 @@ class Merged:
                 await self._signal.future()
             for _ in range(len(line)):
                 stream = line.popleft()
-                subscription = cast("Subscription", stream.context)
+                subscription: Subscription = stream.context
                 if subscription in self._open and subscription.turn():
                     line.append(stream)  # for what comes after these
                     found.append((subscription, subscription.events))
@@ -97,7 +97,7 @@ class Merged:
             stack.callback(self._leave_all)
             while await self._more():
                 while line:
-                    subscription = cast("Subscription", line.popleft().context)
+                    subscription: Subscription = line.popleft().context
                     while subscription in open_ and subscription.turn():
                         for event in subscription.events:
                             yield subscription, event

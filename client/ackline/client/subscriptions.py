@@ -124,6 +124,9 @@ class Subscription(Handle):
     With `auto_ack` an event counts as stored when the next batch is asked for; without,
     `ack()` says what the application keeps, and the end is acknowledged only when
     everything before it is.
+
+    Attributes:
+        events: those that `turn()` tells of, each once.
     """
 
     def __init__(
@@ -137,8 +140,8 @@ class Subscription(Handle):
         self._parameters = parameters
         self._start, self._start_value = parse_start(parameters.start)
         self._budget = budget
-        self._events: list[Event | Gap] = []
-        self._iterator: Iterator[Event | Gap] = iter(())
+        self._batch: list[Event | Gap] = []
+        self.events: Iterator[Event | Gap] = iter(())
         self._acked = 0
         self._ended = False
         self._line: tuple[deque[Stream], Callable[[], None]] | None = None
@@ -204,7 +207,7 @@ class Subscription(Handle):
             if not changed.is_set():
                 await changed.future()
             changed.clear()
-        return self._iterator
+        return self.events
 
     def ack(self, event_id: int) -> None:
         """State that the application keeps everything up to this event.
@@ -268,17 +271,12 @@ class Subscription(Handle):
             self._line = None
             self._receiver.queue_in(None)
 
-    @property
-    def events(self) -> Iterator[Event | Gap]:
-        """Those that `turn()` tells of, each once."""
-        return self._iterator
-
     def turn(self) -> bool:
         """Tell whether there are events, after taking the next if none were left.
 
         What was delivered is reported then.
         """
-        if length_hint(self._iterator):  # left in the middle, and gone on with
+        if length_hint(self.events):  # left in the middle, and gone on with
             return True
         receiver = self._half or self._receiver
         events = receiver.next_events(stored=self._parameters.auto_ack)
@@ -287,7 +285,7 @@ class Subscription(Handle):
             self.supervisor.progress += 1
         if events is None:
             return False
-        self._events, self._iterator = events, iter(events)
+        self._batch, self.events = events, iter(events)
         return True
 
     def emptied(self) -> bool:
@@ -320,8 +318,8 @@ class Subscription(Handle):
     @property
     def position(self) -> int:
         """The id after the last event that was delivered."""
-        left = length_hint(self._iterator)
-        return self._events[-left].id if left else self._receiver.delivered_to
+        left = length_hint(self.events)
+        return self._batch[-left].id if left else self._receiver.delivered_to
 
     @property
     def policy(self) -> Policy:
@@ -480,7 +478,7 @@ class Subscription(Handle):
         receiver, stored = self._half, self._parameters.auto_ack
         if receiver is None:
             return
-        if length_hint(self._iterator):  # left in the middle
+        if length_hint(self.events):  # left in the middle
             receiver.consumed_to(self.position, 0, stored=stored)
         else:
             receiver.consume_delivered(stored=stored)

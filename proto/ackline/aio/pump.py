@@ -86,6 +86,7 @@ class Pump:
     """
 
     __slots__ = (
+        "_began",
         "_blocked",
         "_bounded",
         "_closed",
@@ -104,9 +105,9 @@ class Pump:
         "_resting",
         "_scheduled",
         "_socket",
-        "_spent_reading",
         "_timer",
         "_transport",
+        "_turned_at",
         "_unwritten",
         "core",
         "peer",
@@ -126,7 +127,7 @@ class Pump:
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._read = 0
-        self._spent_reading = 0.0
+        self._turned_at = self._began = 0.0
         self._bounded = False
         self._reading = True
         self._resting = False
@@ -214,12 +215,15 @@ class Pump:
                 self._lingering.cancel()
                 self._lingering = self._loop.call_later(FLOODED_SECONDS, self.abort)
             return
-        core = self.core
-        began = perf_counter()
-        core.received(nbytes, self._loop.time())
+        core, now = self.core, self._loop.time()
+        if now != self._turned_at:  # uvloop's time stands still within a turn
+            self._turned_at, self._began, self._read = now, perf_counter(), 0
+        core.received(nbytes, now)
         self._read += nbytes
-        self._spent_reading += perf_counter() - began
-        if self._read >= BYTES_A_TURN or self._spent_reading >= READING_SECONDS:
+        if (
+            self._read >= BYTES_A_TURN
+            or perf_counter() - self._began >= READING_SECONDS
+        ):
             self._rest()
         self._follow_reading()
         if core.closing:
@@ -314,7 +318,7 @@ class Pump:
         if shared and not self._bounded and self._socket is not None:
             self._bounded = True
             limit_unread(self._socket)
-        self._read, self._spent_reading = 0, 0.0
+        self._turned_at = 0.0
         if not self._resting:
             self._resting = True
             self._loop.call_soon(self._rested)

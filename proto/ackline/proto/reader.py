@@ -218,7 +218,7 @@ class FrameReader:
             if crc32c(data[start - HEADER_SIZE : start - 4], payload_crc) != crc:
                 raise _bad_crc(kind, stream_id, sequence)
             self.frames += 1
-            self._sink.frame_received(
+            self._hand_out(
                 kind, flags, fragment, stream_id, sequence, payload, payload_crc, False
             )
         self._rest = bytes(data[at:end])
@@ -274,8 +274,24 @@ class FrameReader:
         if crc32c(checked, payload_crc) != crc:
             raise _bad_crc(kind, stream_id, sequence)
         self.frames += 1
-        self._sink.frame_received(
+        self._hand_out(
             kind, flags, fragment, stream_id, sequence, payload, payload_crc, in_place
+        )
+
+    def _hand_out(
+        self,
+        kind: int,
+        flags: int,
+        fragment: int,
+        stream_id: int,
+        sequence: int,
+        payload: memoryview,
+        crc: int,
+        in_place: bool,
+    ) -> None:
+        """Give the sink a frame; a connection's own reader does it without the way."""
+        self._sink.frame_received(
+            kind, flags, fragment, stream_id, sequence, payload, crc, in_place
         )
 
 

@@ -6,7 +6,7 @@ A stream outlives connections: `attached()` and `detached()` are called by them,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.lifecycle import Lifecycle, PauseReason
@@ -95,7 +95,7 @@ class Stream:
         self.released = False
         self.paused_here = False
         self.paused_there = False
-        self.context: object = None
+        self.context: Any = None
 
     @property
     def priority(self) -> int:

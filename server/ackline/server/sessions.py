@@ -111,9 +111,9 @@ class Session(ServerSession):
 
 def handler_of(stream: Stream) -> Handler:
     """Return what handles a stream."""
-    handler = stream.context
+    handler: Handler | None = stream.context
     assert handler is not None
-    return handler  # type: ignore[return-value]
+    return handler
 
 
 class Sessions:

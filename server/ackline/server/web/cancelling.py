@@ -64,4 +64,4 @@ def _handler(service: Service, session_id: str, number: str) -> Handler | None:
     if session is None or not number.isascii() or not number.isdecimal():
         return None
     stream = session.streams.get(int(number))
-    return None if stream is None else stream.context  # type: ignore[return-value]
+    return None if stream is None else stream.context
