@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ackline.client import connect
 from ackline.proto.errors import Code
 from ackline.proto.messages import OutcomeKind
 from ackline.proto.notices import ConnectionFailed, StreamRefused
 from tests.server.identities import make_token, peer_with
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.server.conftest import Start
@@ -107,3 +109,74 @@ async def test_bytes_that_one_identity_stores(
         assert ended.outcome == OutcomeKind.COMPLETED
         await ann.drop()
         await bob.drop()
+
+
+async def test_uploads_at_the_same_time_share_the_bytes(
+    start: Start, tokens: Path
+) -> None:
+    token = make_token(tokens, "ann", stored_bytes="1000")
+    async with start(tokens=tokens) as serving:
+        ann, also = await peer_with(serving, token), await peer_with(serving, token)
+        works = [
+            peer.upload(f"{i}{early}", b"x" * 300, key="k", early=early, size=300)
+            for i in range(4)
+            for early, peer in ((True, ann), (False, also))
+        ]
+        done = [await completed(work) for work in works]
+        assert sum(done) == 3  # 900 bytes, whoever came first
+        await ann.drop()
+        await also.drop()
+
+
+async def test_uploads_of_unknown_size_share_the_bytes(
+    start: Start, tokens: Path
+) -> None:
+    token = make_token(tokens, "ann", stored_bytes="10240")
+    async with start(tokens=tokens) as serving:
+        ann = await peer_with(serving, token)
+        works = [
+            ann.upload(f"{i}", b"x" * 3072, size=None, chunk_size=1024, key=f"{i}")
+            for i in range(4)
+        ]
+        outcomes = [(await work.ended()) for work in works]
+        codes = [each.code for each in outcomes]
+        assert codes.count(Code.QUOTA_EXCEEDED) == 1
+        assert codes.count(0) == 3
+        await ann.drop()
+
+
+async def test_an_upload_that_goes_on_counts_what_it_has_once(
+    start: Start, tokens: Path
+) -> None:
+    token = make_token(tokens, "ann", stored_bytes="5120")
+    async with start(tokens=tokens) as serving:
+        ann = await peer_with(serving, token)
+        part = ann.upload(
+            "a", b"x" * 4096, size=None, chunk_size=1024, key="a", end=False
+        )
+        await part.stored(4)
+        await ann.drop()
+        ann = await peer_with(serving, token)
+        whole = ann.upload("a", b"x" * 5120, size=None, chunk_size=1024, key="a")
+        assert (await whole.ended()).outcome == OutcomeKind.COMPLETED
+        assert not await completed(ann.upload("b", b"x"))
+        await ann.drop()
+
+
+async def test_what_is_deleted_leaves_room_for_an_upload_under_way(
+    start: Start, tokens: Path
+) -> None:
+    token = make_token(tokens, "ann", stored_bytes="5120")
+    async with (
+        start(tokens=tokens) as serving,
+        connect(f"ackline://127.0.0.1:{serving.port}", token=token) as client,
+    ):
+        await client.upload(b"x" * 3072, "old")
+
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"y" * 2048
+            await client.delete("objects/old")
+            yield b"z" * 2048
+
+        result = await client.upload(parts(), "new", chunk_size=1024)
+        assert result.size == 4096

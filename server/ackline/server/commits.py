@@ -55,14 +55,14 @@ async def commit_upload(handler: UploadHandler) -> None:
 
 
 async def put_upload(
-    handler: UploadHandler, of: UploadParameters, *, room: float
+    handler: UploadHandler, of: UploadParameters, upload_id: str
 ) -> bool:
     """Commit an upload that came whole, its END included, before it was opened.
 
     Args:
         handler: of a new upload.
         of: its parameters.
-        room: bytes it may have.
+        upload_id: for it, or empty for any.
 
     Returns:
         False if it did not, or is not what the client states: then it is opened first.
@@ -73,9 +73,9 @@ async def put_upload(
     """
     stream, receiver, service = handler.stream, handler.receiver, handler.service
     whole, end = receiver.came_whole(), receiver.end
-    if whole is None or end is None or not of.key or end.size > room:
+    if whole is None or end is None or not of.key:
         return False
-    if of.digest_algorithm != "crc32c":
+    if of.digest_algorithm != "crc32c" or not handler.has_room_for(end.size):
         return False
     if stream.cancelling or stream.released:
         return False
@@ -84,6 +84,7 @@ async def put_upload(
             of,
             [(notice.data, notice.crc) for notice in whole],
             end.size,
+            upload_id,
             outcome=_completed(handler),
             crc=end.crc,
             digest=end.digest,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ackline.server.clients import Client
     from ackline.server.handler import Handler
     from ackline.server.options import Options
+    from ackline.server.quotas import StoredBytes
     from ackline.server.sinks import Sink
     from ackline.server.sources import Source
     from ackline.server.stores.storage import Storage
@@ -59,6 +60,7 @@ class Service:
         pool: buffers of all connections.
         budget, send_budget: memory for what comes in, and for what is read to go out.
         rates: of identities that may move so much a second.
+        stored: of identities with a quota of stored bytes that upload.
         tasks: everything that runs in the background.
         sessions, runs, deliveries: see their classes.
         clients: all connections.
@@ -97,6 +99,7 @@ class Service:
         self.budget = Budget(options.receive_budget)
         self.send_budget = Budget(options.send_budget)
         self.rates = Rates(self.stats)
+        self.stored = WeakValueDictionary[str, "StoredBytes"]()
         self.tasks = Tasks()
         self.histories = Histories(storage.histories, self.tasks)
         self.clients: dict[ServerConnection, Client] = {}

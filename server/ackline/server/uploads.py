@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from ackline.proto.notices import ChunkParked, ChunkReceived, EndReceived
 from ackline.server import outcomes
 from ackline.server.commits import commit_upload, put_upload
 from ackline.server.handler import Answer, Handler
-from ackline.server.quotas import room_left
+from ackline.server.quotas import stored_bytes
 from ackline.server.refusals import RETRY_SECONDS, Refusal
 from ackline.server.stores.errors import (
     ChecksumConflict,
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from ackline.proto.messages import Outcome, ResumeStream
     from ackline.proto.notices import Notice
     from ackline.proto.stream import Stream
+    from ackline.server.quotas import Claim
     from ackline.server.service import Service
     from ackline.server.sessions import Session
     from ackline.server.stores.entities import (
@@ -54,10 +54,6 @@ if TYPE_CHECKING:
 __all__ = ["UploadHandler"]
 
 log = logging.getLogger(__name__)
-
-
-QUOTA_SECONDS = 60.0
-"""Seconds until an upload that a quota has no room for may be tried again."""
 
 
 class UploadHandler(Handler):
@@ -81,7 +77,7 @@ class UploadHandler(Handler):
         self.made: UploadRecord | None = None
         self._begun = 0.0
         self._existing = False
-        self._room = math.inf
+        self._claim: Claim | None = None
         self.epoch = 0
         self._held: tuple[int, int, int] | None = None
         self.trouble: StoreError | None = None
@@ -200,7 +196,7 @@ class UploadHandler(Handler):
                 self.upload = await self.service.chunks.load(upload_id)
                 self._tell_lost()
                 self.epoch = await self.upload.takeover()
-                await self._remember_room()
+                await self._claim_stored()
                 self._own()
         except Ended as error:
             self.end_as_recorded(outcomes.load(error.outcome))
@@ -217,8 +213,7 @@ class UploadHandler(Handler):
         """Store what came."""
         match notice:
             case ChunkReceived() if not self._has_room(notice):
-                text = f"the quota of {self.session.identity} has no room for more"
-                self.fail_soon(Code.QUOTA_EXCEEDED, text)
+                self._store_soon(self._store_if_room(notice), "store")
             case ChunkReceived():
                 begun = self._begun if self.made else time.perf_counter()
                 if not self._store_now(notice, begun):
@@ -262,6 +257,7 @@ class UploadHandler(Handler):
 
     def close(self) -> None:
         """Give up the upload; it stays in the store, to be continued by its key."""
+        self._settle_claim()
         upload = self.upload
         if upload is None:
             return
@@ -310,42 +306,73 @@ class UploadHandler(Handler):
                 await self._continue(found)
             except Ended:
                 return False
-            await self._remember_room()
+            await self._claim_stored()
         else:
             self._existing = False
-            self._room = await self._room_for(of)
-            self._begun = time.perf_counter()
-            if await put_upload(self, of, room=self._room):
-                assert self.made is not None
+            await self._make(of)
+            if self.made is not None:
                 self._identify(self.made)
                 return True
-            self.upload = await self.service.chunks.create(of)
-            self.epoch = self.upload.record.epoch
         self._own()
         return True
 
-    async def _room_for(self, of: UploadParameters) -> float:
-        """Return what the quota leaves for an upload; refuse one that is larger."""
-        room = await room_left(self.service, self.session.known)
-        if room < max(1, of.total_size or 0):
-            raise Refusal(
-                Code.QUOTA_EXCEEDED,
-                f"{of.identity} may store {room:,.0f} bytes more: delete something",
-                retry_after=QUOTA_SECONDS,
-            )
-        return room
+    async def _make(self, of: UploadParameters) -> None:
+        """Make the upload, and commit it at once if it came whole."""
+        size, upload_id = of.total_size, ""
+        stored = stored_bytes(self.service, self.session.known)
+        if stored is not None:
+            self._claim = await stored.claim(size, self._quota)
+            upload_id = self._claim.upload_id
+        self._begun = time.perf_counter()
+        try:
+            if await put_upload(self, of, upload_id):
+                return
+            self.upload = await self.service.chunks.create(of, upload_id)
+            self.epoch = self.upload.record.epoch
+        finally:
+            if size is not None:  # it is recorded
+                self._settle_claim()
+
+    @property
+    def _quota(self) -> float:
+        return self.session.known.quotas.stored_bytes
+
+    def has_room_for(self, size: int) -> bool:
+        """Claim so many bytes in all; return False if the quota has no room."""
+        return self._claim is None or self._claim.grow(size, self._quota)
 
     def _has_room(self, notice: ChunkReceived) -> bool:
-        end = notice.index * self.detail.chunk_size + notice.length
-        return end <= self._room
+        return self.has_room_for(notice.index * self.detail.chunk_size + notice.length)
 
-    async def _remember_room(self) -> None:
-        """Have an upload that goes on count what it has stored as its own."""
-        assert self.upload is not None
-        room = await room_left(self.service, self.session.known)
-        self._room = room + self.upload.bytes_stored
-        if self.detail.size is not None:
-            self._room = math.inf  # it was counted whole when it began
+    async def _store_if_room(self, notice: ChunkReceived) -> None:
+        """Store a chunk if something was deleted since the quota was counted."""
+        begun = time.perf_counter()
+        if self._claim is not None:
+            try:
+                await self._claim.of.count()
+            except StoreError as error:
+                await self._store_failed(notice, error)
+                return
+        if self._has_room(notice):
+            await self._store(notice, begun)
+        else:
+            text = f"the quota of {self.session.identity} has no room for more"
+            self.fail_soon(Code.QUOTA_EXCEEDED, text)
+
+    async def _claim_stored(self) -> None:
+        """Claim what an upload that goes on has stored, if nobody knows its size."""
+        upload = self.upload
+        assert upload is not None
+        stored = stored_bytes(self.service, self.session.known)
+        if stored is not None and self.detail.size is None:
+            self._claim = await stored.claim_stored(
+                upload.record.upload_id, upload.bytes_stored
+            )
+
+    def _settle_claim(self) -> None:
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.settle()
 
     def _ended_before(self, found: UploadRecord, of: UploadParameters) -> bool:
         """Tell whether the key's upload has an outcome that stands; take it."""

@@ -95,10 +95,16 @@ class FileChunks:
                 await upload.close()
         self._uploads.clear()
 
-    async def create(self, parameters: UploadParameters) -> FileUpload:
+    async def create(
+        self, parameters: UploadParameters, upload_id: str = ""
+    ) -> FileUpload:
         """Open a new upload, with room for it where its size is known.
 
         An ended upload with the same key keeps its id and gives up the key.
+
+        Args:
+            parameters: Of the upload.
+            upload_id: 32 random hexadecimal digits, or empty to have them made.
 
         Raises:
             AlreadyExists: The key has an open upload, or the name an object that must
@@ -107,13 +113,14 @@ class FileChunks:
             StorageFull: It would not fit.
             StoreFailed: The file system or the database failed.
         """
-        return await uninterrupted(self._create(parameters))
+        return await uninterrupted(self._create(parameters, upload_id))
 
     async def put(
         self,
         parameters: UploadParameters,
         chunks: Sequence[tuple[Buffer, int]],
         size: int,
+        upload_id: str = "",
         *,
         outcome: Callable[[ObjectRecord], bytes],
         crc: int | None = None,
@@ -129,6 +136,7 @@ class FileChunks:
             parameters: Of the upload; its digest algorithm must be crc32c.
             chunks: Bytes and CRC-32C of each, in order.
             size: Of the whole, in bytes, as the client states it.
+            upload_id: As for `create`.
             outcome: Makes the outcome to record from the object. Called in another
                 thread; must only compute.
             crc: CRC-32C of the whole as the client states it, or None.
@@ -147,7 +155,7 @@ class FileChunks:
         return await uninterrupted(
             put_whole(
                 self._shared,
-                self._new_record(parameters),
+                self._new_record(parameters, upload_id),
                 chunks,
                 size,
                 crc=crc,
@@ -163,10 +171,15 @@ class FileChunks:
             partial(upload_rows.upload_by_key, identity=identity, name=name, key=key)
         )
 
-    async def stored_by(self, identity: str) -> int:
-        """Return the bytes of an identity's objects and open uploads."""
+    async def stored_by(self, identity: str, *, besides: Collection[str] = ()) -> int:
+        """Return the bytes of an identity's objects and open uploads but some.
+
+        Args:
+            identity: Whose.
+            besides: Ids of uploads, committed or not, that are not to be counted.
+        """
         return await self._shared.records.run(
-            partial(upload_rows.stored_by, identity=identity)
+            partial(upload_rows.stored_by, identity=identity, besides=besides)
         )
 
     async def upload(self, upload_id: str) -> UploadRecord | None:
@@ -371,10 +384,10 @@ class FileChunks:
             lock = self._locks[upload_id] = asyncio.Lock()
         return lock
 
-    def _new_record(self, parameters: UploadParameters) -> UploadRecord:
+    def _new_record(self, parameters: UploadParameters, upload_id: str) -> UploadRecord:
         now = self._shared.clock()
         return UploadRecord(
-            upload_id=secrets.token_hex(16),
+            upload_id=upload_id or secrets.token_hex(16),
             parameters=parameters,
             epoch=1,
             created=now,
@@ -382,8 +395,8 @@ class FileChunks:
             outcome=None,
         )
 
-    async def _create(self, parameters: UploadParameters) -> FileUpload:
-        shared, record = self._shared, self._new_record(parameters)
+    async def _create(self, parameters: UploadParameters, upload_id: str) -> FileUpload:
+        shared, record = self._shared, self._new_record(parameters, upload_id)
         upload_id = record.upload_id
         size = parameters.total_size
         if size is not None:

@@ -271,7 +271,7 @@ class Object(Protocol):
 class ChunkStore(Protocol):
     """Uploads while they are open, objects once they are committed."""
 
-    async def create(self, parameters: UploadParameters) -> Upload:
+    async def create(self, parameters: UploadParameters, upload_id: str = "") -> Upload:
         """Open a new upload, with room for it where its size is known."""
         ...
 
@@ -280,6 +280,7 @@ class ChunkStore(Protocol):
         parameters: UploadParameters,
         chunks: Sequence[tuple[Buffer, int]],
         size: int,
+        upload_id: str = "",
         *,
         outcome: Callable[[ObjectRecord], bytes],
         crc: int | None = None,
@@ -293,8 +294,8 @@ class ChunkStore(Protocol):
         """Return the upload of this key, open or ended, or None."""
         ...
 
-    async def stored_by(self, identity: str) -> int:
-        """Return the bytes of an identity's objects and open uploads."""
+    async def stored_by(self, identity: str, *, besides: Collection[str] = ()) -> int:
+        """Return the bytes of an identity's objects and open uploads but some."""
         ...
 
     async def upload(self, upload_id: str) -> UploadRecord | None:

@@ -5,6 +5,7 @@ Every function takes the connection first and is meant for `Records.run`.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from ackline.server.stores.object_rows import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from ackline.server.stores.entities import ObjectRecord
 
@@ -134,20 +135,30 @@ def upload_by_key(
     return _upload(row) if row else None
 
 
-def stored_by(connection: sqlite3.Connection, identity: str) -> int:
+def stored_by(
+    connection: sqlite3.Connection, identity: str, besides: Collection[str]
+) -> int:
     """Return the bytes of an identity's objects and open uploads.
 
     An upload counts with its whole size from the beginning, where that is known.
+
+    Args:
+        connection: Of the records.
+        identity: Whose.
+        besides: Ids of uploads, committed or not, that are not to be counted.
     """
     row = connection.execute(
         """
+        WITH besides AS (SELECT value FROM json_each(:besides))
         SELECT
-            (SELECT coalesce(sum(size), 0) FROM objects WHERE identity = :identity)
+            (SELECT coalesce(sum(size), 0) FROM objects WHERE identity = :identity
+                AND object_id NOT IN besides)
             + (SELECT coalesce(sum(coalesce(
                 total_size, (SELECT sum(length) FROM chunks WHERE upload = serial), 0
-            )), 0) FROM uploads WHERE identity = :identity AND outcome IS NULL)
+            )), 0) FROM uploads WHERE identity = :identity AND outcome IS NULL
+                AND upload_id NOT IN besides)
         """,
-        {"identity": identity},
+        {"identity": identity, "besides": json.dumps(list(besides))},
     ).fetchone()
     return int(row[0])
 
