@@ -50,26 +50,30 @@ async def idle(spec: Idle, job: Job) -> Measured:
         return await cost_of_each(spec.streams, job, opened)
 
 
-async def _import() -> None:
+def _environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
+async def _import(module: str) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-c", "import ackline.client"),
-        env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
+        sys.executable, "-c", f"import {module}", env=_environment()
     )
-    check(await process.wait() == 0, "the client cannot be imported")
+    check(await process.wait() == 0, f"{module} cannot be imported")
 
 
 async def start(_: Start, job: Job) -> Measured:
     """Import the client; start a server and connect to it."""
-    await _import()  # compiles, as an installation does
+    for module in ("ackline.client", "ackline.server.cli"):
+        await _import(module)  # compiles, as an installation does
     began = time.perf_counter()
-    await _import()
+    await _import("ackline.client")
     imported = time.perf_counter()
     arguments = ["--listen=127.0.0.1:0", "--metrics=off"]
     server = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "ackline.server", f"--data-dir={job.folder / 'data'}", *arguments),
         stdout=asyncio.subprocess.PIPE,
+        env=_environment(),
     )
     try:
         assert server.stdout is not None

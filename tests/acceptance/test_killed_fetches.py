@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from ackline.proto.frames import HEADER, HEADER_SIZE, FrameType, Header
 from ackline.proto.messages import FetchDetail, Open, Resume, decode, open_detail
-from tests.acceptance.processes import run_client, running, start_client
+from tests.acceptance.processes import run_client, running, send, start_client
 from tests.link import Direction, Link, LinkOptions, Way
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ async def test_what_is_fetched_is_not_fetched_again_whatever_is_killed(
         kept.append(part.stat().st_size)
         await server.start()
         await nearly_a_chunk()
-        client.kill()
+        send(client, signal.SIGKILL)
         await client.communicate()
         kept.append(part.stat().st_size)
         await run_client(link.port, *fetch)

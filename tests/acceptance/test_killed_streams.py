@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.acceptance.processes import lines, run_client, running, start_client
+from tests.acceptance.processes import lines, run_client, running, send, start_client
 from tests.link import Link
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ async def test_a_run_is_seen_once_and_in_order_whatever_is_killed(
                 if kills == 4:
                     (notes / "end").touch()
                 if chance.random() < 0.5:
-                    client.kill()
+                    send(client, signal.SIGKILL)
                     break
                 await link.cut()
             _out, errors = await waiting
@@ -96,7 +97,7 @@ async def test_a_log_is_read_once_though_the_server_is_killed(tmp_path: Path) ->
         async with asyncio.timeout(50):
             while len(written(output)) < 8000:
                 await asyncio.sleep(0.1)
-        client.kill()
+        send(client, signal.SIGKILL)
         await client.communicate()
     found = written(output)
     assert [line["id"] for line in found] == list(range(8000))
@@ -243,7 +244,7 @@ async def test_a_published_file_is_in_the_log_once_whatever_is_killed(
                 kills += 1
                 match chance.choice(["client", "link", "server"]):
                     case "client":
-                        client.kill()
+                        send(client, signal.SIGKILL)
                         break
                     case "link":
                         await link.cut()
@@ -268,7 +269,7 @@ async def test_a_published_file_is_in_the_log_once_whatever_is_killed(
             while not output.exists() or _lines_in(output) < count:
                 await asyncio.sleep(0.2)
         await asyncio.sleep(0.3)
-        reader.kill()
+        send(reader, signal.SIGKILL)
         await reader.communicate()
     found = written(output)
     assert len(found) == count

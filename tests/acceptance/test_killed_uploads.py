@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from tests.acceptance.processes import (
     lines,
     run_client,
     running,
+    send,
     start_client,
 )
 from tests.link import CutMode, Link, LinkOptions, Way
@@ -73,7 +75,7 @@ async def test_the_object_is_whole_whatever_is_killed(
                     break
                 kills[victim] += 1
                 if victim == "client":
-                    client.kill()
+                    send(client, signal.SIGKILL)
                     break
                 if victim == "link":
                     await link.cut()
