@@ -43,7 +43,12 @@ if TYPE_CHECKING:
     from ackline.proto.values import Value
     from ackline.proto.windows import Budget
 
-__all__ = ["Fetch", "FetchParameters", "FetchResult"]
+__all__ = ["FETCH_AGAIN", "Fetch", "FetchParameters", "FetchResult"]
+
+FETCH_AGAIN = (
+    "fetch it again, or have `ackline-server check` find what is damaged there"
+)
+"""What to do about bytes that are not those of the object."""
 
 BEGIN_AGAIN = frozenset(
     {Code.PROOF_MISMATCH, Code.GENERATION_CHANGED, Code.POSITION_BEYOND}
@@ -395,7 +400,7 @@ class Fetch(Handle):
         if (size, crc) != (end.size, end.crc):
             return (
                 f"{size} bytes with CRC-32C {crc:08x} are here, {end.size} with"
-                f" {end.crc:08x} were sent: fetch it again"
+                f" {end.crc:08x} were sent: {FETCH_AGAIN}"
             )
         if size == made.size and crc != made.crc:
             return f"the object has CRC-32C {made.crc:08x}, here it is {crc:08x}"

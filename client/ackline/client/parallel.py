@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, structs
 
 from ackline.client.digests import digest_text, new_hash
-from ackline.client.fetches import Fetch, FetchResult
+from ackline.client.fetches import FETCH_AGAIN, Fetch, FetchResult
 from ackline.client.handles import failed
 from ackline.client.progress import Progress
 from ackline.client.targets import FileTarget, MemoryTarget, ResumableTarget
@@ -357,7 +357,7 @@ class ParallelFetch:
         if fault:
             target.discard()
             raise failed(
-                Code.DIGEST_MISMATCH, "the parts are not the object: fetch it again", 0
+                Code.DIGEST_MISMATCH, f"the parts are not the object: {FETCH_AGAIN}", 0
             )
         await self._threads.run(target.finish)
         if state is not None:
