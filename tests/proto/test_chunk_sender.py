@@ -184,6 +184,7 @@ class Parts:
 
     def __init__(self, end: int = len(DATA)) -> None:
         self.end = end
+        self.data = DATA
         self.out = 0
         self.read: list[int] = []
 
@@ -193,7 +194,7 @@ class Parts:
             return None
         self.out += 1
         self.read.append(at)
-        return memoryview(DATA)[at : at + size]
+        return memoryview(self.data)[at : at + size]
 
     def release_part(self, part: memoryview) -> None:
         self.out -= 1
@@ -238,6 +239,54 @@ def test_parts_go_on_inside_the_chunk_that_a_lost_connection_has_begun(
     pair.run()
     assert sender.whole() == (len(DATA), crc32c(DATA))
     assert pair.client.outcomes[1].outcome is OutcomeKind.COMPLETED
+
+
+def cut_inside_a_chunk(parts: Parts) -> tuple[Pair, Releasing, ChunkSender]:
+    """Lose the connection when the receiver holds a part of a chunk."""
+    pair, client, sender = uploading(piece=9000)
+    sender.reader = parts
+    pair.run_until(lambda: bool(parts.read) and parts.read[-1] % CHUNK > 0)
+    pair.step()
+    pair.step()
+    pair.drop()
+    parts.read.clear()
+    return pair, client, sender
+
+
+def test_what_the_receiver_holds_is_read_at_once_for_its_checksum() -> None:
+    parts = Parts()
+    pair, _client, sender = cut_inside_a_chunk(parts)
+    pair.connect()
+    pair.run()
+    held, sent = parts.read[:2]
+    assert held % CHUNK == 0
+    assert held < sent < held + CHUNK
+    assert sender.reader is parts
+    assert parts.out == 0
+    assert sender.whole() == (len(DATA), crc32c(DATA))
+    assert pair.client.outcomes[1].outcome is OutcomeKind.COMPLETED
+
+
+def test_what_the_receiver_holds_is_loaded_where_reading_it_could_wait() -> None:
+    parts = Parts()
+    pair, client, sender = cut_inside_a_chunk(parts)
+    parts.end = 0
+    pair.connect()
+    pair.run()
+    assert sender.reader is None
+    assert (parts.out, client.out) == (0, [])
+    assert sender.whole() == (len(DATA), crc32c(DATA))
+    assert pair.client.outcomes[1].outcome is OutcomeKind.COMPLETED
+
+
+def test_other_bytes_than_the_receiver_holds_are_found_in_parts() -> None:
+    parts = Parts()
+    pair, _client, _sender = cut_inside_a_chunk(parts)
+    parts.data = bytes(len(DATA))
+    pair.connect()
+    pair.run()
+    assert parts.out == 0
+    assert pair.client.broken[1] == Code.PROOF_MISMATCH
 
 
 def test_a_chunk_whose_rest_cannot_be_had_is_ended_in_its_middle() -> None:

@@ -26,6 +26,11 @@ __all__ = ["READ_AHEAD", "ChunkSender"]
 READ_AHEAD = 2
 """Chunks asked for and not yet sent: one to send while the next is read."""
 
+HELD_AT_ONCE = 16 * 2**20
+HELD_PART = 2**20
+"""What a receiver holds of a chunk is read here for its CRC up to this size, and in
+such parts: some milliseconds. More is left to a thread."""
+
 
 class ChunkSender(Sender):
     """Sends chunks that a loader supplies on demand.
@@ -292,11 +297,7 @@ class ChunkSender(Sender):
         return self._continue_begun(limit)
 
     def _begin(self) -> bool:
-        while self._skips(self._next_index):
-            stored = self._loaded.pop(self._next_index, None)
-            if stored is not None and stored.release is not None:
-                stored.release()
-            self._next_index += 1
+        self._pass_skipped()
         load = self._next_load()
         if load is None:
             self.stream.wants_chunk()
@@ -306,20 +307,24 @@ class ChunkSender(Sender):
         held = self._held if self._is_held(load.index) else 0
         if not self._room(1, load.size - held):
             return False
-        if held and load.data is not None:
-            load.sent = held
-            load.crc = crc32c(load.data[:held])
-            if load.crc != self._held_crc:
-                self.stream.broken(
-                    Code.PROOF_MISMATCH,
-                    f"the receiver holds other bytes of chunk {load.index}",
-                )
+        if held:
+            crc = self._crc_of_first(load, held)
+            if crc is None:
+                self.reader = None
+                return self._begin()
+            if not self._skip_held(load, crc):
                 return False
-            self._held = 0
         self._reserve(1, load.size - held)
         self._loaded.pop(load.index, None)
         self._open = load
         return True
+
+    def _pass_skipped(self) -> None:
+        while self._skips(self._next_index):
+            stored = self._loaded.pop(self._next_index, None)
+            if stored is not None and stored.release is not None:
+                stored.release()
+            self._next_index += 1
 
     def _next_load(self) -> Load | None:
         """Return the next chunk to send, if it is here or can be read part by part."""
@@ -329,11 +334,43 @@ class ChunkSender(Sender):
             return load
         if self._count_known is not None and index >= self._count_known:
             return None
-        if self._count_known is None or self._is_held(index):
-            # Its size, or the CRC of what is not sent, needs all of it.
+        if self._count_known is None:  # how large it is needs all of it
             self.reader = None
             return None
         return Load(index, self.length_of(index))
+
+    def _skip_held(self, load: Load, crc: int) -> bool:
+        """Go on after what the receiver holds, if it has the CRC of the same here."""
+        if crc != self._held_crc:
+            self.stream.broken(
+                Code.PROOF_MISMATCH,
+                f"the receiver holds other bytes of chunk {load.index}",
+            )
+            return False
+        load.sent, load.crc = self._held, crc
+        self._held = 0
+        return True
+
+    def _crc_of_first(self, load: Load, size: int) -> int | None:
+        """Return the CRC of the first bytes of a chunk; None if it is to be loaded.
+
+        Loading all of it, into memory that is new, for one fragment at a time to be
+        read from there, would be the longest part of a resume.
+        """
+        if load.data is not None:
+            return crc32c(load.data[:size])
+        if size > HELD_AT_ONCE:
+            return None
+        reader, crc, at = self.reader, 0, 0
+        assert reader is not None
+        while at < size:
+            part = reader.read_part(load.index, at, min(HELD_PART, size - at))
+            if part is None:
+                return None
+            crc = crc32c(part, crc)
+            at += len(part)
+            reader.release_part(part)
+        return crc
 
     def _is_held(self, index: int) -> bool:
         return self._held > 0 and index == self.stored
