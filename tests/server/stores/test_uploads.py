@@ -355,7 +355,7 @@ async def test_damaged_chunk_is_dropped_and_named_when_loaded(
     path = copy / "objects" / upload.record.upload_id
     with path.open("r+b") as file:
         file.seek(2 * CHUNK + 7)
-        file.write(b"?")
+        file.write(bytes([DATA[2 * CHUNK + 7] ^ 1]))
         file.truncate(4 * CHUNK + 99)
     async with Storage.open(copy, OPTIONS, clock=clock) as storage:
         again = await storage.chunks.load(upload.record.upload_id)
