@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from functools import partial
 from traceback import clear_frames
 from typing import TYPE_CHECKING
 
@@ -226,7 +227,6 @@ class Run(Attended):
             producer = self._producer
             if producer is None:
                 self.why = (kind, code, text)
-                self._produced(None)
             else:
                 if not producer.done():
                     self.why = self.why or (kind, code, text)
@@ -238,8 +238,7 @@ class Run(Attended):
 
     async def _finished(self) -> None:
         """Wait for the outcome; the producer has ended."""
-        if self._finishing is None:
-            await asyncio.sleep(0)  # `_produced` is about to be called
+        self._end(self._producer)
         assert self._finishing is not None
         await asyncio.wait([self._finishing])
 
@@ -250,7 +249,7 @@ class Run(Attended):
             if producer is not None and not producer.done():
                 await self._cancel(producer)
             elif producer is not None:
-                await asyncio.sleep(0)  # `_produced` is about to be called
+                self._end(producer)
             if self._finishing is not None:
                 await asyncio.wait([self._finishing])
             else:
@@ -290,12 +289,17 @@ class Run(Attended):
             log.warning("%s", self.label, exc_info=producer.exception())
         self._producer = self._emitter = None
 
-    def _produced(self, producer: asyncio.Future[None] | None) -> None:
+    def _produced(self, producer: asyncio.Future[None]) -> None:
         # No task waits for this: together with the producer's own, that was a fourth of
         # the memory of an idle run.
-        self._finishing = self._service.tasks.spawn(
-            self._finish(producer), f"runs/{self.run_id}"
-        )
+        self._service.tasks.soon(partial(self._end, producer))
+
+    def _end(self, producer: asyncio.Future[None] | None) -> None:
+        """Begin to record the outcome, if that has not begun."""
+        if self._finishing is None and producer is self._producer:
+            self._finishing = self._service.tasks.spawn(
+                self._finish(producer), f"runs/{self.run_id}"
+            )
 
     def _written(self, writing: asyncio.Task[None]) -> None:
         """See whether the log can take no more."""
