@@ -78,7 +78,7 @@ class _Sink:
         fragment: int,
         stream_id: int,
         sequence: int,
-        payload: memoryview,
+        payload: bytes | memoryview,
         crc: int,
         in_place: bool,
     ) -> None:

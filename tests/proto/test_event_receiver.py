@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ackline.proto.batches import Batch, encode_batch
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.event_receiver import EventReceiver
 from ackline.proto.messages import End, Intent
-from ackline.proto.proofs import ProofSum
+from ackline.proto.proofs import NOTHING, ProofSum
 from tests.proto.joined import Pair
 
 
@@ -51,6 +53,23 @@ def test_events_that_came_before_are_left_out() -> None:
     assert (proof.position, proof.bytes) == (7, 7)
     pair.drop()
     assert pair.server.budget.used == 0
+
+
+@given(parts=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 300)), max_size=25))
+def test_a_proof_is_over_all_events_however_they_came(
+    parts: list[tuple[int, int]],
+) -> None:
+    _pair, receiver = receiving()
+    sums, position = NOTHING, 0
+    for how, size in parts:
+        bodies = [bytes([position % 256]) * size] * (2 if how == 0 else 1)
+        batch = encode_batch(position, bodies)
+        receiver.events(position, batch.payload, batch.crc, special=False)
+        sums = sums.extended(batch.columns(), batch.bodies())
+        position += len(bodies)
+        if how == 1:  # a proof in the middle changes none that follows
+            assert receiver.proof() == sums.proof(0, position)
+    assert receiver.proof() == (sums.proof(0, position) if position else None)
 
 
 def test_a_hole_is_bad() -> None:

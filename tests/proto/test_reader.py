@@ -35,7 +35,7 @@ class Sink:
         fragment: int,
         stream_id: int,
         sequence: int,
-        payload: memoryview,
+        payload: bytes | memoryview,
         crc: int,
         in_place: bool,
     ) -> None:
@@ -87,6 +87,16 @@ def test_no_cut_changes_what_is_read(
     assert [frame[2] for frame in sink.frames] == list(range(len(bodies)))
     assert reading.bytes == len(wire)
     assert reading.frames == len(bodies)
+
+
+def test_many_small_frames_of_one_read_are_cut_where_they_begin() -> None:
+    sink = Sink()
+    reading = reader(sink)
+    bodies = [bytes([n % 256]) * (n * 37 % 1100) for n in range(200)]
+    wire = b"".join(chunk(number, body) for number, body in enumerate(bodies))
+    assert len(wire) < SCRATCH_SIZE
+    reading.feed(wire)
+    assert [frame[3] for frame in sink.frames] == bodies
 
 
 def test_a_body_is_read_into_the_place_it_belongs_to() -> None:

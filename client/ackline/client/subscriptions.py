@@ -138,6 +138,7 @@ class Subscription(Handle):
     ) -> None:
         super().__init__(supervisor)
         self._parameters = parameters
+        self._auto_ack = parameters.auto_ack
         self._start, self._start_value = parse_start(parameters.start)
         self._budget = budget
         self._batch: list[Event | Gap] = []
@@ -214,7 +215,7 @@ class Subscription(Handle):
 
         Only without `auto_ack`. It may be called late, and need not be for each event.
         """
-        if self._parameters.auto_ack:
+        if self._auto_ack:
             raise UsageError("subscribe with auto_ack=False to acknowledge yourself")
         if event_id >= self._receiver.position:
             raise UsageError(f"event {event_id} was not received yet")
@@ -279,7 +280,7 @@ class Subscription(Handle):
         if length_hint(self.events):  # left in the middle, and gone on with
             return True
         receiver = self._half or self._receiver
-        events = receiver.next_events(stored=self._parameters.auto_ack)
+        events = receiver.next_events(stored=self._auto_ack)
         if receiver.position != self._mark:  # `_moved()` in line
             self._mark = receiver.position
             self.supervisor.progress += 1
@@ -290,7 +291,8 @@ class Subscription(Handle):
 
     def emptied(self) -> bool:
         """Report what `turn()` told of as used; tell whether nothing follows it yet."""
-        return self._receiver.used(stored=self._parameters.auto_ack)
+        half = self._half
+        return half is not None and half.used(stored=self._auto_ack)
 
     def over(self) -> bool:
         """Acknowledge the end once all before it is kept; return whether it is over.
@@ -475,7 +477,7 @@ class Subscription(Handle):
 
     def _report(self) -> None:
         """Tell the core how far the consumer is: for the last time."""
-        receiver, stored = self._half, self._parameters.auto_ack
+        receiver, stored = self._half, self._auto_ack
         if receiver is None:
             return
         if length_hint(self.events):  # left in the middle

@@ -146,7 +146,7 @@ class ChunkReceiver(Receiver):
         self,
         index: int,
         fragment: int,
-        payload: memoryview,
+        payload: bytes | memoryview,
         crc: int,
         *,
         last: bool,

@@ -88,7 +88,7 @@ def _reply_of(message: type[Listed | StatusReport | Done]) -> FrameHandler:
         _flags: int,
         _id: int,
         sequence: int,
-        payload: memoryview,
+        payload: bytes | memoryview,
     ) -> None:
         connection.notify(ReplyReceived(sequence, decode(message, payload)))
 
@@ -291,7 +291,7 @@ class ClientConnection(Connection):
         return kind not in (FrameType.WELCOME, FrameType.RESUMED)
 
     def _welcome(
-        self, _flags: int, _stream_id: int, _sequence: int, payload: memoryview
+        self, _flags: int, _stream_id: int, _sequence: int, payload: bytes | memoryview
     ) -> None:
         welcome = decode(Welcome, payload)
         if welcome.version != VERSION:
@@ -321,7 +321,7 @@ class ClientConnection(Connection):
         self.notify(Welcomed(welcome))
 
     def _resumed_received(
-        self, flags: int, _stream_id: int, _sequence: int, payload: memoryview
+        self, flags: int, _stream_id: int, _sequence: int, payload: bytes | memoryview
     ) -> None:
         message = decode(Resumed, payload)
         self._resumed += message.streams
@@ -389,12 +389,12 @@ class ClientConnection(Connection):
             self.open(stream)
 
     def _redirect(
-        self, _flags: int, _stream_id: int, _sequence: int, payload: memoryview
+        self, _flags: int, _stream_id: int, _sequence: int, payload: bytes | memoryview
     ) -> None:
         self.notify(Redirected(decode(Redirect, payload)))
 
     def _opened(
-        self, _flags: int, stream_id: int, _sequence: int, payload: memoryview
+        self, _flags: int, stream_id: int, _sequence: int, payload: bytes | memoryview
     ) -> None:
         opened = decode(Opened, payload)
         stream = self._stream(stream_id)
@@ -431,7 +431,7 @@ class ClientConnection(Connection):
             receiver.agreed(detail.chunk_size, detail.length)
 
     def _outcome(
-        self, _flags: int, stream_id: int, sequence: int, payload: memoryview
+        self, _flags: int, stream_id: int, sequence: int, payload: bytes | memoryview
     ) -> None:
         outcome = decode(Outcome, payload)
         if not stream_id:

@@ -128,7 +128,7 @@ class ConnectionReader(FrameReader):
         fragment: int,
         stream_id: int,
         sequence: int,
-        payload: memoryview,
+        payload: bytes | memoryview,
         crc: int,
         in_place: bool,
     ) -> None:
@@ -274,7 +274,7 @@ class Connection:
         fragment: int,
         stream_id: int,
         sequence: int,
-        payload: memoryview,
+        payload: bytes | memoryview,
         crc: int,
         in_place: bool,
     ) -> None:
@@ -609,7 +609,7 @@ class Connection:
         flags: int,
         stream_id: int,
         sequence: int,
-        payload: memoryview,
+        payload: bytes | memoryview,
     ) -> None:
         kind = frame_type(number)
         if kind is None:
@@ -649,7 +649,7 @@ class Connection:
         fragment: int,
         stream_id: int,
         sequence: int,
-        payload: memoryview,
+        payload: bytes | memoryview,
         crc: int,
         in_place: bool,
     ) -> None:
@@ -673,7 +673,12 @@ class Connection:
         )
 
     def _events(
-        self, flags: int, stream_id: int, sequence: int, payload: memoryview, crc: int
+        self,
+        flags: int,
+        stream_id: int,
+        sequence: int,
+        payload: bytes | memoryview,
+        crc: int,
     ) -> None:
         if self.phase is not Phase.OPEN:
             self._data_allowed(FrameType.EVENTS)
@@ -690,7 +695,7 @@ class Connection:
         receiver.events(sequence, payload, crc, special=bool(flags & SPECIAL))
 
     def _end(
-        self, _flags: int, stream_id: int, sequence: int, payload: memoryview
+        self, _flags: int, stream_id: int, sequence: int, payload: bytes | memoryview
     ) -> None:
         end = decode(End, payload)
         stream = self._stream(stream_id)
@@ -705,7 +710,7 @@ class Connection:
             stream.notify(EndReceived(stream, end))
 
     def _ack(
-        self, flags: int, stream_id: int, sequence: int, payload: memoryview
+        self, flags: int, stream_id: int, sequence: int, payload: bytes | memoryview
     ) -> None:
         ack = decode(Ack, payload)
         stream = self._stream(stream_id)
@@ -720,7 +725,7 @@ class Connection:
         )
 
     def _pause(
-        self, _flags: int, stream_id: int, _sequence: int, payload: memoryview
+        self, _flags: int, stream_id: int, _sequence: int, payload: bytes | memoryview
     ) -> None:
         message = decode(Pause, payload)
         stream = self._stream(stream_id)
@@ -731,7 +736,7 @@ class Connection:
             stream.notify(PeerPaused(stream, message.paused, message.text))
 
     def _error(
-        self, _flags: int, stream_id: int, sequence: int, payload: memoryview
+        self, _flags: int, stream_id: int, sequence: int, payload: bytes | memoryview
     ) -> None:
         message = decode(Error, payload)
         self.stats.errors_received[message.code] += 1
@@ -759,14 +764,14 @@ class Connection:
     def _request_error(self, request_id: int, message: Error) -> None: ...
 
     def _credit(
-        self, _flags: int, _stream_id: int, _sequence: int, payload: memoryview
+        self, _flags: int, _stream_id: int, _sequence: int, payload: bytes | memoryview
     ) -> None:
         message = decode(Credit, payload)
         if self.credit.raise_to(message.limit_units, message.limit_bytes):
             self.refilled()
 
     def _ping(
-        self, _flags: int, _stream_id: int, sequence: int, payload: memoryview
+        self, _flags: int, _stream_id: int, sequence: int, payload: bytes | memoryview
     ) -> None:
         self.life.pinged(self.now)
         decode(Ping, payload)
@@ -776,7 +781,7 @@ class Connection:
         self.output()
 
     def _pong_received(
-        self, _flags: int, _stream_id: int, sequence: int, payload: memoryview
+        self, _flags: int, _stream_id: int, sequence: int, payload: bytes | memoryview
     ) -> None:
         decode(Ping, payload)
         if sequence and sequence == self._awaited_pong:
@@ -784,7 +789,7 @@ class Connection:
             self.notify(PongReceived(sequence))
 
     def _go_away(
-        self, _flags: int, _stream_id: int, _sequence: int, payload: memoryview
+        self, _flags: int, _stream_id: int, _sequence: int, payload: bytes | memoryview
     ) -> None:
         message = decode(GoAway, payload)
         self.draining = self.is_client

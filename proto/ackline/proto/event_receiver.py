@@ -9,9 +9,9 @@ from ackline.proto.batches import LONE_BODY_AT, Batch, parse_batch, parse_lone
 from ackline.proto.entries import Event, Gap, LeftOut
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.kinds import KindTable
-from ackline.proto.messages import Durability, Proof, Use
+from ackline.proto.messages import Durability, Use
 from ackline.proto.notices import BatchReceived
-from ackline.proto.proofs import ProofSum, with_event
+from ackline.proto.proofs import ProofSum, with_lone
 from ackline.proto.receiver import LATE, SOON, Receiver
 from ackline.proto.windows import (
     BYTES_PER_UNIT,
@@ -23,11 +23,17 @@ from ackline.proto.windows import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ackline.proto.messages import Ack, End
+    from ackline.proto.messages import Ack, End, Proof
     from ackline.proto.stream import Stream
     from ackline.proto.windows import Budget
 
 __all__ = ["EventReceiver"]
+
+SUMMED_AT_ONCE = 16
+SMALL_EVENT = 256
+"""Lone events up to that many bytes, payload and all, are summed so many at a time: one
+by one that is an eighth of what receiving them costs. Only a resume asks for the sums,
+and 4 KiB are the most that a stream keeps for it."""
 
 
 class EventReceiver(Receiver):
@@ -77,6 +83,7 @@ class EventReceiver(Receiver):
         self._definitions = definitions
         self._base = position
         self._sum = ProofSum()
+        self._unsummed: list[bytes] = []
         self._proven = True
         self._news = BatchReceived(stream)
         self._first_window = (
@@ -132,7 +139,7 @@ class EventReceiver(Receiver):
             part = batch.tail(position)
             self._settle(len(batch.payload) - len(part.payload))
             if sums is not None:
-                self._sum = self._sum.extended(*part.proof_parts())
+                self._sum = self._summed().extended(*part.proof_parts())
             self._waiting_units += part.entries
             self._announce(part)
 
@@ -149,7 +156,7 @@ class EventReceiver(Receiver):
     # Frames
 
     def events(
-        self, first: int, payload: memoryview, crc: int, *, special: bool
+        self, first: int, payload: bytes | memoryview, crc: int, *, special: bool
     ) -> None:
         """Take one checked EVENTS frame.
 
@@ -214,7 +221,9 @@ class EventReceiver(Receiver):
         self._take_credit(1, size)
         self._resync = False
         self._pending += size
-        self._sum = with_event(self._sum, data, LONE_BODY_AT)
+        self._unsummed.append(data)
+        if size > SMALL_EVENT or len(self._unsummed) >= SUMMED_AT_ONCE:
+            self._summed()
         self.received_units += 1
         self.position += 1
         self._waiting_units += 1
@@ -232,9 +241,10 @@ class EventReceiver(Receiver):
         self._keep(len(batch.payload))
         gap_end = batch.gap_end()
         if gap_end is None:
-            self._sum = self._sum.extended(*batch.proof_parts())
+            self._sum = self._summed().extended(*batch.proof_parts())
         else:
             self._base, self._proven = gap_end, True
+            self._unsummed.clear()
             self._sum = ProofSum().extended(*batch.proof_parts(from_id=gap_end))
             self.left_out = self.left_out.plus(batch.gaps())
         self.received_units += batch.next_id - batch.first_id
@@ -391,13 +401,14 @@ class EventReceiver(Receiver):
         """Return the proof over everything received since the last gap."""
         if not self._proven or self.position == self._base:
             return None
-        return Proof(
-            base=self._base,
-            position=self.position,
-            bytes=self._sum.bytes,
-            lengths_crc=self._sum.lengths_crc,
-            bodies_crc=self._sum.bodies_crc,
-        )
+        return self._summed().proof(self._base, self.position)
+
+    def _summed(self) -> ProofSum:
+        """Return the sums of all that has come since the base."""
+        if self._unsummed:
+            self._sum = with_lone(self._sum, self._unsummed, LONE_BODY_AT)
+            self._unsummed.clear()
+        return self._sum
 
     def attach(self) -> None:
         """Begin an attachment."""

@@ -91,7 +91,7 @@ class OpenChunk:
             return None
         return self.data[at : at + length + HEADER_SIZE]
 
-    def add(self, payload: memoryview, crc: int, *, in_place: bool) -> None:
+    def add(self, payload: bytes | memoryview, crc: int, *, in_place: bool) -> None:
         """Take the next fragment."""
         size = len(payload)
         if self.data is not None and not in_place:

@@ -17,7 +17,7 @@ from ackline.proto.messages import Proof
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["ENTRY_SIZE", "NOTHING", "ProofSum", "with_event"]
+__all__ = ["ENTRY_SIZE", "NOTHING", "ProofSum", "with_lone"]
 
 #: Bytes of an entry in the column that `lengths_crc` covers (`SPEC.md §11`).
 ENTRY_SIZE: Final = 4
@@ -80,16 +80,13 @@ class ProofSum(Struct, frozen=True, gc=False):
 NOTHING: Final = ProofSum()
 
 
-def with_event(sums: ProofSum, payload: bytes, body_at: int) -> ProofSum:
-    """Return the sum after a lone event too: `ProofSum.extended` in a third.
+def with_lone(sums: ProofSum, payloads: list[bytes], body_at: int) -> ProofSum:
+    """Return the sum after some lone events too: `ProofSum.extended` for all at once.
 
     Args:
-        sums: Before it.
-        payload: Of its EVENTS, with one entry.
-        body_at: Where the body begins in it; the entry is before it.
+        sums: Before them.
+        payloads: Of their EVENTS, each with one entry.
+        body_at: Where the body begins in each; the entry is before it.
     """
-    return ProofSum(
-        sums.bytes + len(payload) - body_at,
-        crc32c(payload[body_at - ENTRY_SIZE : body_at], sums.lengths_crc),
-        crc32c(payload[body_at:], sums.bodies_crc),
-    )
+    entries = b"".join([each[body_at - ENTRY_SIZE : body_at] for each in payloads])
+    return sums.extended(entries, b"".join([each[body_at:] for each in payloads]))

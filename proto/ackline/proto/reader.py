@@ -34,8 +34,12 @@ UNASKED = 64 * 2**10
 
 _EVENTS: Final = FrameType.EVENTS.value
 
-CHECKED = HEADER_SIZE - 4
+CHECKED: Final = HEADER_SIZE - 4
 """Header bytes that the CRC covers."""
+
+SMALL: Final = 2**10
+COPIED: Final = 16 * 2**10
+"""Frames with payloads up to the first are cut out of copies of up to the second."""
 
 
 class FrameSink(Protocol):
@@ -48,11 +52,14 @@ class FrameSink(Protocol):
         fragment: int,
         stream_id: int,
         sequence: int,
-        payload: memoryview,
+        payload: bytes | memoryview,
         crc: int,
         in_place: bool,
     ) -> None:
-        """Take one frame; `payload` is valid during the call, unless `in_place`."""
+        """Take one frame.
+
+        A `payload` that is no bytes is valid during the call, unless `in_place`.
+        """
 
     def place_for(
         self, kind: int, fragment: int, stream_id: int, sequence: int, length: int
@@ -195,6 +202,9 @@ class FrameReader:
 
     def _parse(self, data: memoryview, end: int) -> None:
         at = 0
+        # A copy of what is here of small frames, up to `copied`: to cut three pieces
+        # out of bytes takes a third of the time that it does out of a memoryview.
+        copy, base, copied = b"", 0, 0
         while not self._held and end - at >= HEADER_SIZE:
             header = HEADER.unpack_from(data, at)
             length = header[0]
@@ -208,14 +218,23 @@ class FrameReader:
             if stop > end:
                 self._begin_body(header, data[at:start], data[start:end])
                 return
-            self._bulk = False
-            at = stop
             # `_deliver()` in line: many small frames come in one read.
             _length, kind, flags, fragment, stream_id, sequence, crc = header
+            self._bulk = False
             self.stream_id = stream_id
-            payload = data[start:stop]
+            checked: bytes | memoryview
+            payload: bytes | memoryview
+            if length <= SMALL:
+                if stop > copied:
+                    base, copied = at, min(end, at + COPIED)
+                    copy = bytes(data[base:copied])
+                checked = copy[at - base : at - base + CHECKED]
+                payload = copy[start - base : stop - base]
+            else:
+                checked, payload = data[at : at + CHECKED], data[start:stop]
+            at = stop
             payload_crc = crc32c(payload)
-            if crc32c(data[start - HEADER_SIZE : start - 4], payload_crc) != crc:
+            if crc32c(checked, payload_crc) != crc:
                 raise _bad_crc(kind, stream_id, sequence)
             self.frames += 1
             self._hand_out(
@@ -264,7 +283,7 @@ class FrameReader:
         self,
         header: tuple[int, int, int, int, int, int, int],
         checked: Buffer,
-        payload: memoryview,
+        payload: bytes | memoryview,
         *,
         in_place: bool,
     ) -> None:
@@ -285,7 +304,7 @@ class FrameReader:
         fragment: int,
         stream_id: int,
         sequence: int,
-        payload: memoryview,
+        payload: bytes | memoryview,
         crc: int,
         in_place: bool,
     ) -> None:
@@ -313,7 +332,7 @@ class _Nobody:
         fragment: int,
         stream_id: int,
         sequence: int,
-        payload: memoryview,
+        payload: bytes | memoryview,
         crc: int,
         in_place: bool,
     ) -> None:

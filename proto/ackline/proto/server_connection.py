@@ -111,7 +111,7 @@ def _request_of(
         _flags: int,
         _id: int,
         sequence: int,
-        payload: memoryview,
+        payload: bytes | memoryview,
     ) -> None:
         connection.requested(sequence, decode(message, payload))
 
@@ -413,7 +413,7 @@ class ServerConnection(Connection):
         fragment: int,
         stream_id: int,
         sequence: int,
-        payload: memoryview,
+        payload: bytes | memoryview,
         crc: int,
         in_place: bool,
     ) -> None:
@@ -456,7 +456,7 @@ class ServerConnection(Connection):
         flags: int,
         stream_id: int,
         sequence: int,
-        payload: memoryview,
+        payload: bytes | memoryview,
     ) -> None:
         cost = COSTS[number]
         self._effort += cost
@@ -490,7 +490,7 @@ class ServerConnection(Connection):
             self.fail(violation.code, violation.text, stream_id=self.reader.stream_id)
 
     def _hello(
-        self, _flags: int, _stream_id: int, _sequence: int, payload: memoryview
+        self, _flags: int, _stream_id: int, _sequence: int, payload: bytes | memoryview
     ) -> None:
         hello = decode(Hello, payload)
         if not hello.oldest <= VERSION <= hello.version:
@@ -507,7 +507,7 @@ class ServerConnection(Connection):
         self.notify(HelloReceived(hello))
 
     def _resume_received(
-        self, flags: int, _stream_id: int, _sequence: int, payload: memoryview
+        self, flags: int, _stream_id: int, _sequence: int, payload: bytes | memoryview
     ) -> None:
         message = decode(Resume, payload)
         self._resume += message.streams
@@ -524,12 +524,12 @@ class ServerConnection(Connection):
         self.notify(ResumeReceived(message.session_id, message.token, streams))
 
     def _confirm(
-        self, _flags: int, _stream_id: int, sequence: int, _payload: memoryview
+        self, _flags: int, _stream_id: int, sequence: int, _payload: bytes | memoryview
     ) -> None:
         self.notify(SessionConfirmed(sequence))
 
     def _open(
-        self, _flags: int, stream_id: int, _sequence: int, payload: memoryview
+        self, _flags: int, stream_id: int, _sequence: int, payload: bytes | memoryview
     ) -> None:
         message = decode(Open, payload)
         if stream_id <= self.highest_id:
@@ -598,7 +598,7 @@ class ServerConnection(Connection):
         return stream.receiver.begin_early(units, size)
 
     def _cancel(
-        self, _flags: int, stream_id: int, sequence: int, payload: memoryview
+        self, _flags: int, stream_id: int, sequence: int, payload: bytes | memoryview
     ) -> None:
         message = decode(Cancel, payload)
         if not stream_id:
@@ -627,7 +627,7 @@ class ServerConnection(Connection):
         return True
 
     def _release(
-        self, _flags: int, stream_id: int, _sequence: int, _payload: memoryview
+        self, _flags: int, stream_id: int, _sequence: int, _payload: bytes | memoryview
     ) -> None:
         stream = self._stream(stream_id)
         if stream is not None:
@@ -635,7 +635,7 @@ class ServerConnection(Connection):
             self.notify(ReleaseReceived(stream))
 
     def _blocked(
-        self, _flags: int, stream_id: int, sequence: int, _payload: memoryview
+        self, _flags: int, stream_id: int, sequence: int, _payload: bytes | memoryview
     ) -> None:
         stream = self._stream(stream_id)
         if stream is None or stream.ended or stream.cancelling:
