@@ -300,8 +300,8 @@ class ClientConnection(Connection):
                 f"the server chose version {welcome.version}, this client speaks"
                 f" {VERSION}",
             )
-        self.peer_limits = limits = validated(welcome.limits, of_server=True)
-        self.peer_payload = limits.max_payload
+        limits = validated(welcome.limits, of_server=True)
+        self._know_peer(limits)
         self.credit.raise_to(limits.window_units, limits.window_bytes)
         self.welcomed = True
         if self.phase is Phase.GREETED:

@@ -122,6 +122,10 @@ class ConflatedFeed:
         if self._unsent:
             self._told, self._unsent = self._told + 1, False
 
+    def has_more(self, position: int) -> bool:
+        """Tell whether there is an event from `position` on, or the end."""
+        return self._feed.has_more(position)
+
     def next_batch(self, position: int) -> Batch | None:
         """Return what the reader has next, or None if there is nothing now."""
         self._unsent = False

@@ -179,6 +179,7 @@ class Connection:
         "notify",
         "now",
         "on_output",
+        "peer_largest",
         "peer_limits",
         "peer_payload",
         "phase",
@@ -214,6 +215,7 @@ class Connection:
         self.failed = False
         self.credit = Window()
         self.peer_payload = MIN_PAYLOAD
+        self.peer_largest = MIN_PAYLOAD
         self.peer_limits: Limits | None = None
         self.streams: dict[int, Stream] = {}
         self.highest_id = 0
@@ -354,6 +356,12 @@ class Connection:
             else:
                 self._output_asked = True
         return parts
+
+    def _know_peer(self, limits: Limits) -> None:
+        """Take what the peer enforces as a receiver."""
+        self.peer_limits = limits
+        self.peer_payload = limits.max_payload
+        self.peer_largest = min(limits.max_payload, limits.window_bytes)
 
     def _in_debt(self, bucket: TokenBucket) -> bool:
         """Tell whether nothing may be sent for now; then wait for this one's turn.

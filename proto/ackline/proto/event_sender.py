@@ -175,7 +175,7 @@ class EventSender(Sender):
             batch = self._cut(batch, most, limit) or self._smallest(batch)
             payload, units = batch.payload, batch.entries
             size = len(payload)
-        if size > self._largest() or not self._room(units, size):
+        if size > connection.peer_largest or not self._room(units, size):
             part = self._part(batch)
             if part is None:
                 self._wait_for(batch)
@@ -195,17 +195,13 @@ class EventSender(Sender):
 
     def exhausted(self) -> bool:
         """Tell whether there is nothing more to send until the feed wakes this."""
-        feed = self.feed
-        return self.position >= feed.next_id and self.end is None and feed.end is None
+        return self.end is None and not self.feed.has_more(self.position)
 
     def _largest(self) -> int:
         """Return the largest payload the peer ever takes, in a frame and in flight."""
         connection = self.stream.connection
         assert connection is not None
-        limits = connection.peer_limits
-        if limits is None:
-            return connection.peer_payload
-        return min(connection.peer_payload, limits.window_bytes)
+        return connection.peer_largest
 
     def _end(self) -> list[bytes | memoryview] | None:
         if self.end is None and self.feed.end is not None:

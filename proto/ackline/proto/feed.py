@@ -68,6 +68,10 @@ class EventFeed(Protocol):
         """How the sequence ended, once it has."""
         ...
 
+    def has_more(self, position: int) -> bool:
+        """Tell whether there is an event from `position` on, or the end."""
+        ...
+
     def next_batch(self, position: int) -> Batch | None:
         """Return events from `position` on, or None if there are none at the moment.
 
@@ -285,6 +289,10 @@ class EventBuffer:
         self._kinds = bytearray()
         self._bytes = self._counted = self._tail_bytes = 0
         self.floor = self._first = self._sealed = position
+
+    def has_more(self, position: int) -> bool:
+        """Tell whether there is an event from `position` on, or the end."""
+        return position < self.next_id or self.end is not None
 
     def next_batch(self, position: int) -> Batch | None:
         """Return events from `position` on, or None."""

@@ -83,20 +83,18 @@ class Lifecycle:
 
     Attributes:
         state: Read it freely; only the methods change it.
+        ended: Whether the stream has its outcome. Kept, because it is asked for each
+            event: an enum's hash is a Python call.
         reasons: The pause reasons that hold. They are kept in CREATED too. Frozen: all
             streams share the empty one; a set of its own takes 216 bytes.
     """
 
-    __slots__ = ("reasons", "state")
+    __slots__ = ("ended", "reasons", "state")
 
     def __init__(self) -> None:
         self.state = State.CREATED
+        self.ended = False
         self.reasons = _NO_REASONS
-
-    @property
-    def ended(self) -> bool:
-        """Whether the stream has its outcome."""
-        return self.state in TERMINAL
 
     def unit(self) -> None:
         """Take note that a unit was sent or received.
@@ -139,3 +137,4 @@ class Lifecycle:
 
     def _apply(self, moved_by: Input) -> None:
         self.state = TRANSITIONS[self.state, moved_by]
+        self.ended = self.state in TERMINAL

@@ -96,6 +96,10 @@ class RunFeed:
         """Return events from `position` on: all of them are in memory."""
         return self._buffer.next_batch(position)
 
+    def has_more(self, position: int) -> bool:
+        """Tell whether there is an event from `position` on, or the end."""
+        return position < self.next_id or self.end is not None
+
     def next_batch(self, position: int) -> Batch | None:
         """Return events from `position` on, or None if there are none yet."""
         first = self._buffer.first_id

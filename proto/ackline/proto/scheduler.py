@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from ackline.proto.sender import Sender
 
-__all__ = ["Scheduler"]
+__all__ = ["LOWEST_PRIORITY", "Scheduler"]
+
+LOWEST_PRIORITY: Final = 7
+"""Of 0, which goes first, and so on."""
 
 
 class Scheduler:
@@ -21,12 +24,13 @@ class Scheduler:
     CREDIT took most of the time.
     """
 
-    __slots__ = ("_credit", "_fed", "_lines", "_lone", "_queues")
+    __slots__ = ("_credit", "_fed", "_lines", "_lone", "_queues", "_used")
 
     def __init__(self) -> None:
         # By priority, and only those that hold somebody: with all eight of both, an
         # idle connection spent 7 KiB of its 22 on empty queues.
-        self._queues: dict[int, deque[Sender]] = {}
+        self._queues: list[deque[Sender] | None] = [None] * (LOWEST_PRIORITY + 1)
+        self._used = 0
         # The only one there is, in no queue: of most connections one stream at a time
         # has something, and a queue for each event is a twentieth of what that costs.
         self._lone: Sender | None = None
@@ -39,7 +43,7 @@ class Scheduler:
         if not sender.scheduled:
             sender.scheduled = True
             sender.deficit = 0
-            if self._lone is None and not self._queues and not self._lines:
+            if self._lone is None and not self._used and not self._lines:
                 self._lone = sender
             else:
                 self._queue_lone()
@@ -51,9 +55,10 @@ class Scheduler:
             self._queue(lone)
 
     def _queue(self, sender: Sender) -> None:
-        queue = self._queues.get(sender.priority)
+        queue = self._queues[sender.priority]
         if queue is None:
             queue = self._queues[sender.priority] = deque()
+            self._used += 1
         queue.append(sender)
 
     def starve(self, sender: Sender) -> bool:
@@ -79,7 +84,7 @@ class Scheduler:
     @property
     def waiting(self) -> bool:
         """Whether somebody may have something to send."""
-        return self._lone is not None or bool(self._queues or self._lines)
+        return self._lone is not None or self._used > 0 or bool(self._lines)
 
     def next(self, quantum: int) -> list[bytes | memoryview] | None:
         """Return the parts of the frame that is to be written next, or None.
@@ -92,25 +97,19 @@ class Scheduler:
             parts = self._ask(self._lone, quantum)
             if parts is not None:
                 return parts
-        if not self._queues and not self._lines:
+        if not self._used and not self._lines:
             return None
-        for priority in self._priorities():
-            while queue := self._queues.get(priority) or self._feed(priority):
+        for priority in range(LOWEST_PRIORITY + 1):
+            while queue := self._queues[priority] or self._feed(priority):
                 parts = self._ask(queue[0], quantum)
                 if parts is not None:
                     return parts
         return None
 
-    def _priorities(self) -> list[int]:
-        """Return who may be asked, the first one first."""
-        if self._lines and self._credit:
-            return sorted({*self._queues, *self._lines})
-        return sorted(self._queues) if len(self._queues) > 1 else list(self._queues)
-
     def _feed(self, priority: int) -> deque[Sender] | None:
         """Queue the first who waits for credit, if there is some; return the queue."""
-        line = self._lines.get(priority)
-        if line is None or not self._credit:
+        line = self._lines.get(priority) if self._credit and self._lines else None
+        if line is None:
             return None
         fed, _none = line.popitem(last=False)
         if not line:
@@ -134,7 +133,9 @@ class Scheduler:
         for part in parts:
             sender.deficit -= len(part)
         if sender.deficit <= 0 and sender is not self._lone:
-            self._queues[sender.priority].rotate(-1)
+            queue = self._queues[sender.priority]
+            assert queue is not None
+            queue.rotate(-1)
         return parts
 
     def _drop(self, sender: Sender) -> None:
@@ -144,15 +145,18 @@ class Scheduler:
             self._lone = None
             return
         queue = self._queues[sender.priority]  # where it may have got meanwhile
+        assert queue is not None
         queue.popleft()
         if not queue:
-            del self._queues[sender.priority]
+            self._queues[sender.priority] = None
+            self._used -= 1
 
     def clear(self) -> None:
         """Forget all streams."""
         self._queue_lone()
-        for queue in self._queues.values():
-            for sender in queue:
+        for queue in self._queues:
+            for sender in queue or ():
                 sender.scheduled = False
-        self._queues = {}
+        self._queues = [None] * (LOWEST_PRIORITY + 1)
+        self._used = 0
         self._lines = {}

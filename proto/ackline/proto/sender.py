@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.frames import FrameType, encode_frame
-from ackline.proto.lifecycle import TERMINAL
 from ackline.proto.messages import Ack, End, Intent, Standing, encode
 from ackline.proto.windows import Window
 
@@ -193,7 +192,7 @@ class Sender:
         if (
             connection is None
             or not self._attached
-            or stream.lifecycle.state in TERMINAL
+            or stream.lifecycle.ended
             or stream.cancelling
         ):
             return None

@@ -499,8 +499,7 @@ class ServerConnection(Connection):
                 f"the client speaks versions {hello.oldest} to {hello.version},"
                 f" this server speaks version {VERSION}",
             )
-        self.peer_limits = validated(hello.limits, of_server=False)
-        self.peer_payload = hello.limits.max_payload
+        self._know_peer(validated(hello.limits, of_server=False))
         self.credit.restart(hello.limits.window_units, hello.limits.window_bytes)
         self._wants_resume = hello.resume
         self._hold(_ANSWERING)

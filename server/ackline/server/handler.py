@@ -34,6 +34,7 @@ from ackline.proto.notices import (
     StreamBroken,
 )
 from ackline.proto.resource import parse_resource
+from ackline.proto.scheduler import LOWEST_PRIORITY
 from ackline.server import outcomes
 from ackline.server.about import About
 from ackline.server.refusals import Refusal, refusal_of
@@ -489,5 +490,3 @@ def _ignore(_notice: Notice) -> None:
 
 _UNITS = (StoredMoved, ChunkReceived, BatchReceived)
 """Notices of units."""
-
-LOWEST_PRIORITY = 7

@@ -145,6 +145,11 @@ class LogFeed:
         outcome = outcomes.load(sealed)
         return End(Intent(int(outcome.outcome)), outcome.code, outcome.text)
 
+    def has_more(self, position: int) -> bool:
+        """Tell whether there is an event from `position` on, or the end."""
+        source = self._log
+        return position < source.next_id or source.record.sealed is not None
+
     def next_batch(self, position: int) -> Batch | None:
         """Return events from `position` on, or None if there are none in memory."""
         newest = self._log.newest
