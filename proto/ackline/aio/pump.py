@@ -291,7 +291,9 @@ class Pump:
     def _write(
         self, transport: asyncio.Transport, parts: list[bytes | memoryview]
     ) -> None:
-        self._unwritten = sum(map(len, parts))
+        self._unwritten = 0
+        for part in parts:
+            self._unwritten += len(part)
         if len(parts) > 2 and self._unwritten <= COPIED:
             transport.write(b"".join(parts))
         else:

@@ -146,7 +146,10 @@ class Outbox:
             streams: whether the peer knows the streams now; if not, what is about them
                 waits on.
         """
-        parts: list[bytes | memoryview] = [*self._control]
+        parts: list[bytes | memoryview] = []
+        if not self._waits:
+            return parts
+        parts += self._control
         self._control.clear()
         self.size = 0
         if self.credit_due:
@@ -157,6 +160,18 @@ class Outbox:
             parts.append(self.pong)
             self.pong = None
         return parts + self._stream_frames() if streams else parts
+
+    @property
+    def _waits(self) -> bool:
+        """Whether there is anything: mostly there is not, beside an event."""
+        return bool(
+            self._control
+            or self._acks
+            or self.credit_due
+            or self.pong is not None
+            or self._pauses
+            or self._outcomes
+        )
 
     def _stream_frames(self) -> list[bytes | memoryview]:
         parts: list[bytes | memoryview] = []

@@ -155,6 +155,8 @@ class FrameReader:
         rest = len(self._rest)
         if rest:
             self.scratch[:rest] = self._rest
+        elif not self._bulk and self.read_size == len(self.scratch):
+            return self.scratch  # as nearly always, with no piece of it to be made
         if self._bulk:
             return self.scratch[rest : max(BULK_HEAD, rest + HEADER_SIZE)]
         return self.scratch[rest : max(self.read_size, rest + HEADER_SIZE)]

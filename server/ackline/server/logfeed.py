@@ -239,7 +239,7 @@ class LogFeed:
     def watch(self, wake: Callable[[], None]) -> None:
         """Have `wake` called when there may be more; one who watches is enough."""
         self._wake = wake
-        self._log.watch(self._changed)
+        self._log.watch(wake, self._changed)
         if self._log.deleted:
             self._changed()
 
@@ -247,7 +247,7 @@ class LogFeed:
         """End `watch`."""
         if self._wake == wake:
             self._wake = None
-            self._log.unwatch(self._changed)
+            self._log.unwatch(wake)
 
     def _changed(self) -> None:
         source = self._log

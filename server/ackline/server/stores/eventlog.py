@@ -20,7 +20,7 @@ from ackline.server.stores.logrecovery import recover
 from ackline.server.stores.threads import uninterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from ackline.proto.proofs import ProofSum
@@ -74,7 +74,7 @@ class FileLog:
         self._appender = LogAppender(
             shared, folder=folder, salt=salt, stored=self._publish
         )
-        self._watchers: dict[Callable[[], None], None] = {}
+        self._watchers: dict[Callable[[], None], Callable[[], None] | None] = {}
         self._recovery = Recovery(truncated_bytes=0, lost_events=0)
         # The outcome of a seal being recorded: nothing is taken meanwhile.
         self._sealing: bytes | None = None
@@ -239,16 +239,20 @@ class FileLog:
         self._check_there()
         return await self._reader.find_by_time(time)
 
-    def watch(self, callback: Callable[[], None]) -> None:
-        """Call back, in the event loop, after every group of batches that was stored.
+    def watch(
+        self, more: Callable[[], None], changed: Callable[[], None] | None = None
+    ) -> None:
+        """Call `more`, in the event loop, after every group of batches that was stored.
 
-        Also after the log was sealed, deleted or recovered.
+        And `changed`, or `more` without it, after the log was sealed, deleted or
+        recovered: what has to be looked at then is not to be looked at by each of 1,000
+        subscribers for each event.
         """
-        self._watchers[callback] = None
+        self._watchers[more] = changed
 
-    def unwatch(self, callback: Callable[[], None]) -> None:
-        """Do not call back any more."""
-        self._watchers.pop(callback, None)
+    def unwatch(self, more: Callable[[], None]) -> None:
+        """End `watch`."""
+        self._watchers.pop(more, None)
 
     async def add_kinds(self, names: Sequence[str]) -> list[int]:
         """Return the numbers of kinds, from 1, after adding those that are new.
@@ -353,7 +357,7 @@ class FileLog:
             self._tail.clear()
             if deleted:
                 self._deleted = True
-                self._notify()
+                self._notify_changed()
 
     def _check_there(self) -> None:
         if self._deleted:
@@ -370,10 +374,14 @@ class FileLog:
                 batch.ticket.done.set_result(None)
         if group:
             self.newest = group[-1].stored
-            self._notify()
+            self._notify(tuple(self._watchers))
 
-    def _notify(self) -> None:
-        for callback in tuple(self._watchers):
+    def _notify_changed(self) -> None:
+        watchers = self._watchers.items()
+        self._notify([changed or more for more, changed in watchers])
+
+    def _notify(self, callbacks: Iterable[Callable[[], None]]) -> None:
+        for callback in callbacks:
             try:
                 callback()
             except Exception as error:  # noqa: BLE001 - the others must hear of it
@@ -397,7 +405,7 @@ class FileLog:
             finally:
                 self._sealing = None
             self._record = replace(self._record, sealed=standing)
-            self._notify()
+            self._notify_changed()
             return standing
 
     async def _recover(self) -> Recovery:
@@ -427,5 +435,5 @@ class FileLog:
             )
             self._next_id = contents.next_id
             self._appender.restore(contents)
-            self._notify()
+            self._notify_changed()
             return self._recovery

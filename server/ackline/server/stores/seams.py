@@ -455,12 +455,18 @@ class Log(Protocol):
         """Return the id of the first batch that is not older (unix milliseconds)."""
         ...
 
-    def watch(self, callback: Callable[[], None]) -> None:
-        """Call back whenever there is more, or the log was sealed or deleted."""
+    def watch(
+        self, more: Callable[[], None], changed: Callable[[], None] | None = None
+    ) -> None:
+        """Call `more` when there is more, and `changed` after everything else.
+
+        That is when the log was sealed, deleted or recovered; without `changed`, `more`
+        is called then too.
+        """
         ...
 
-    def unwatch(self, callback: Callable[[], None]) -> None:
-        """Do not call back any more."""
+    def unwatch(self, more: Callable[[], None]) -> None:
+        """End `watch`."""
         ...
 
     async def add_kinds(self, names: Sequence[str]) -> list[int]:
