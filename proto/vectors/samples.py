@@ -451,7 +451,12 @@ FULL: dict[str, list[Fields]] = {
             **_OPENED_START,
             "id": "runs/r-1",
             "durability": 0,
-            "detail": {"resumes": 2, "first": 5},
+            "detail": {
+                "resumes": 2,
+                "first": 5,
+                "ahead_units": 65_536,
+                "ahead_bytes": 16_777_216,
+            },
         },
     ],
     "END": [

@@ -276,7 +276,7 @@ LAYOUTS = """
 .. OPENED1: chunk_size u32
 .. OPENED2: chunk_size u32, object Object, start u64, length u64
 .. OPENED3: log_position u64
-.. OPENED4: resumes 0-2, first u64
+.. OPENED4: resumes 0-2, first u64, ahead_units u64 0, ahead_bytes u64 0
 01 HELLO: version u16, oldest u16, scheme str, credential bin, agent str, resume bool,
     limits Limits, capabilities [str] []
 02 WELCOME: version u16, agent str, identity str, limits Limits, session Session?,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ackline.proto.batches import Batch, encode_batch
 from ackline.proto.errors import Code, ProtocolViolation
 from ackline.proto.event_receiver import EventReceiver
+from ackline.proto.frames import FrameType
 from ackline.proto.messages import End, Intent
 from ackline.proto.proofs import NOTHING, ProofSum
 from tests.proto.joined import Pair
@@ -140,6 +141,40 @@ def test_who_has_used_a_batch_knows_whether_anything_follows() -> None:
     assert receiver.next_events(stored=True) is not None
     receiver.end_received(3, End(Intent.COMPLETED, 0, ""))
     assert not receiver.used(stored=True)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize(
+    ("bound", "acks"),
+    [
+        ((0, 0), []),
+        ((1, 0), list(range(100))),
+        ((40, 0), [19, 39, 59, 79, 99]),
+        ((0, 400), [16, 33, 50, 67, 84]),
+        ((30, 400), [14, 29, 44, 59, 74, 89]),
+    ],
+)
+def test_who_is_waited_for_acknowledges_at_half(
+    by_hand: bool, bound: tuple[int, int], acks: list[int]
+) -> None:
+    """SPEC.md §13: else a run stands still until the ACK that may wait is sent."""
+    pair, receiver = receiving()
+    receiver.lazy = True
+    receiver.waited_for(*bound)
+    stats, sent = pair.s.stats, []
+    for at in range(100):
+        before = stats.frames_sent[FrameType.ACK]
+        batch = encode_batch(at, [b"four"])
+        receiver.events(at, batch.payload, batch.crc, special=False)
+        assert receiver.take() is not None
+        receiver.consumed_to(at + 1, len(batch.payload), stored=not by_hand)
+        if by_hand:
+            receiver.stored_to(at + 1)
+        while pair.s.data_to_send(pair.now):
+            pass
+        if stats.frames_sent[FrameType.ACK] > before:
+            sent.append(at)
+    assert sent == acks
 
 
 def test_a_stored_position_does_not_go_back() -> None:

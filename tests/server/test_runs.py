@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ackline.client import connect
 from ackline.proto.errors import Code
 from ackline.proto.limits import MAX_EVENT
-from ackline.proto.messages import Outcome, OutcomeKind, Start
+from ackline.proto.messages import (
+    Outcome,
+    OutcomeKind,
+    Start,
+    SubscribeOpened,
+    opened_detail,
+)
 from ackline.server import Event, Server
 from tests.server.peer import Peer
 
@@ -310,6 +317,48 @@ async def test_a_producer_waits_for_its_slowest_consumer(start: Starter) -> None
         await work.events(5000)
         work.cancel(work=True)
         await work.ended()
+
+
+@pytest.mark.parametrize("policy", ["block", "drop-oldest"])
+async def test_a_consumer_is_told_how_far_the_run_gets_ahead(
+    start: Starter, policy: str
+) -> None:
+    options = {"run_buffer_events": 1000, "run_buffer_bytes": 2000}
+    async with (
+        start(Program().server, **options) as serving,
+        Peer(serving.port) as peer,
+    ):
+        value = None if policy == "block" else 10
+        work = peer.subscribe("sources/count", policy=policy, policy_value=value)
+        detail = opened_detail(work.stream.use, (await work.opened()).message)
+        assert isinstance(detail, SubscribeOpened)
+        told = (1000, 2000) if policy == "block" else (0, 0)
+        assert (detail.ahead_units, detail.ahead_bytes) == told
+        await work.ended()
+
+
+@pytest.mark.parametrize("bound", ["run_buffer_events", "run_buffer_bytes"])
+@pytest.mark.parametrize("auto_ack", [True, False])
+async def test_a_run_does_not_stand_still_for_an_ack_that_may_wait(
+    start: Starter, bound: str, auto_ack: bool
+) -> None:
+    """Without half of `ahead` in mind this takes 0.5 s for each of 100 buffers."""
+    size = 200 if bound == "run_buffer_events" else 1024
+    async with (
+        asyncio.timeout(30),
+        start(Program().server, **{bound: size}) as serving,
+        connect(f"ackline://127.0.0.1:{serving.port}") as client,
+        client.subscribe(
+            "sources/count", params={"upto": 20_000}, auto_ack=auto_ack
+        ) as events,
+    ):
+        received = 0
+        async for event in events:
+            assert event.id == received
+            received += 1
+            if not auto_ack:
+                events.ack(event.id)
+        assert received == 20_000
 
 
 async def test_a_run_ends_with_the_process_that_had_it(start: Starter) -> None:

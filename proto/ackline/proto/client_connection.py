@@ -37,6 +37,7 @@ from ackline.proto.messages import (
     ResumedStream,
     Scope,
     StatusReport,
+    SubscribeOpened,
     UploadDetail,
     Welcome,
     clipped,
@@ -423,8 +424,12 @@ class ClientConnection(Connection):
     def _halves(self, stream: Stream, opened: Opened, *, again: bool) -> None:
         """Fit the receiving half to what the server says."""
         receiver = stream.receiver
-        if isinstance(receiver, EventReceiver) and not again:
-            receiver.start_at(opened.standing.position)
+        if isinstance(receiver, EventReceiver):
+            if not again:
+                receiver.start_at(opened.standing.position)
+            source = opened_detail(stream.use, opened)
+            assert isinstance(source, SubscribeOpened)
+            receiver.waited_for(source.ahead_units, source.ahead_bytes)
         elif isinstance(receiver, ChunkReceiver):
             detail = opened_detail(stream.use, opened)
             assert isinstance(detail, FetchOpened)

@@ -123,6 +123,8 @@ class SubscribeOpened(Struct, array_like=True, frozen=True, gc=False):
 
     resumes: Resumes
     first: U64
+    ahead_units: U64 = 0
+    ahead_bytes: U64 = 0
 
 
 OpenDetail: TypeAlias = UploadDetail | FetchDetail | PublishDetail | SubscribeDetail

@@ -35,6 +35,8 @@ SMALL_EVENT = 256
 by one that is an eighth of what receiving them costs. Only a resume asks for the sums,
 and 4 KiB are the most that a stream keeps for it."""
 
+ANY_DISTANCE = 2**60
+
 
 class EventReceiver(Receiver):
     """Checks batches and keeps them until they are taken.
@@ -92,6 +94,8 @@ class EventReceiver(Receiver):
         self._max_window = max(max_window, self._first_window)
         self._max_units = max_units or MAX_WINDOW_BYTES
         self._window = self._window_units = 0
+        self._lead_units = self._lead_bytes = ANY_DISTANCE
+        self._ack_units = self._ack_bytes = 0
         self._resize(self._first_window)
         self.left_out = LeftOut()
         self._covered_before: int = 0
@@ -101,7 +105,9 @@ class EventReceiver(Receiver):
         # Consumed, and given back to the window with the next ACK: it costs as much for
         # many events as for one.
         self._unsettled = 0
-        self._told = position
+        # With the last ACK: what was consumed and stored, and the bytes that had come.
+        self._told = self._told_stored = position
+        self._told_bytes = 0
         self._ack_waits = False
         self._unannounced: list[Batch] = []
         self._delivered: Batch | None = None
@@ -148,6 +154,17 @@ class EventReceiver(Receiver):
         self.position = self.start = self._base = position
         self.stored = self.consumed = position
         self.ready = True
+
+    def waited_for(self, ahead_units: int, ahead_bytes: int) -> None:
+        """Take how far the sender gets ahead of what is stored here, before it waits.
+
+        Args:
+            ahead_units: as OPENED states them (SPEC.md §9.2); 0 is any distance.
+            ahead_bytes: the same.
+        """
+        self._lead_units = ahead_units or ANY_DISTANCE
+        self._lead_bytes = ahead_bytes or ANY_DISTANCE
+        self._resize(self._window)
 
     def opened_again(self) -> None:
         """Count what is covered from here: another subscription continues this one."""
@@ -346,8 +363,8 @@ class EventReceiver(Receiver):
         self._consumed_since += size
         self._unsettled += size
         if (
-            self._consumed_since * 2 >= self._window
-            or (position - self._told) * 2 >= self._window_units
+            self._unsettled * 2 >= self._ack_bytes
+            or (position - self._told) * 2 >= self._ack_units
             or self.budget.waiting
         ):
             self._settle_consumed()
@@ -363,7 +380,8 @@ class EventReceiver(Receiver):
         if self._consumed_since * 2 >= self._window:
             self._adapt()
         self._settle_consumed()
-        self._told = self.consumed
+        self._told, self._told_stored = self.consumed, self.stored
+        self._told_bytes = self.grant.bytes
         return super().ack()
 
     def stored_to(self, position: int, *, log_position: int = 0) -> None:
@@ -372,7 +390,7 @@ class EventReceiver(Receiver):
             self.stored = position
             self.log_position = max(self.log_position, log_position)
             self.stream.stored_moved(position)
-            if self.lazy:
+            if self.lazy and not self._is_waited_for():
                 self.stream.ack_soon()
             else:
                 self.stream.ack_due()
@@ -410,10 +428,17 @@ class EventReceiver(Receiver):
             self._unsummed.clear()
         return self._sum
 
+    def _is_waited_for(self) -> bool:
+        """Tell whether the sender may be half as far ahead as it gets."""
+        return (self.stored - self._told_stored) * 2 >= self._lead_units or (
+            self.grant.bytes - self._told_bytes
+        ) * 2 >= self._lead_bytes
+
     def attach(self) -> None:
         """Begin an attachment."""
         super().attach()
-        self._told = self.consumed
+        self._told, self._told_stored = self.consumed, self.stored
+        self._told_bytes = 0
         connection = self.stream.connection
         if connection is not None:
             self._consumed_since, self._adapted_at = 0, connection.now
@@ -442,6 +467,8 @@ class EventReceiver(Receiver):
     def _resize(self, window: int) -> None:
         self._window = window
         self._window_units = min(window // BYTES_PER_UNIT, self._max_units)
+        self._ack_units = min(self._window_units, self._lead_units)
+        self._ack_bytes = min(window, self._lead_bytes)
 
     def _settle_consumed(self) -> None:
         size, self._unsettled = self._unsettled, 0

@@ -90,9 +90,17 @@ class RunSubscription(Subscription):
 
     @property
     def opened_detail(self) -> SubscribeOpened:
-        """As the source declares."""
-        resumes = Resumes.REPLAY if self.run is None else self.run.source.resumes
-        return SubscribeOpened(resumes=resumes, first=self._first_id)
+        """As the source declares; and whom it waits for, is told how soon."""
+        run, first = self.run, self._first_id
+        if run is None:
+            return SubscribeOpened(resumes=Resumes.REPLAY, first=first)
+        options = self.service.options
+        return SubscribeOpened(
+            resumes=run.source.resumes,
+            first=first,
+            ahead_units=options.run_buffer_events * self.blocks,
+            ahead_bytes=options.run_buffer_bytes * self.blocks,
+        )
 
     @property
     def _first_id(self) -> int:
